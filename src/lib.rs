@@ -1,1 +1,27 @@
-//! x
+//! ipvsd: a node's service proxy on kernel IPVS. This file is the map of the crate.
+//!
+//! Data flows one way, and each step has a module that does only that step:
+//!
+//! | module | job | effects |
+//! |---|---|---|
+//! | [`source`] | reads manifests and the node's addresses, parses them once | files, rtnetlink |
+//! | [`state`] | what the cluster says, and which Services changed | none |
+//! | [`desired`] | what this node's kernel should hold | none |
+//! | [`diff`] | what must change, in a safe order | none |
+//! | [`kernel`] | reads and programs Linux (or the faithful fake) | netlink |
+//! | [`reconcile`] | turns the wheel: decide, apply, fold, retry | through [`kernel`] |
+//!
+//! [`model`] is the vocabulary of the middle; [`daemon`] wires the tasks together; [`cli`] reads flags,
+//! prints and exits. Who may import whom is enforced by `tests/layers.rs`.
+
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod demo;
+pub mod desired;
+pub mod diff;
+pub mod kernel;
+pub mod model;
+pub mod reconcile;
+pub mod source;
+pub mod state;

@@ -1,0 +1,111 @@
+//! The seam to the kernel: one trait with two real implementations, Linux and a faithful fake.
+//!
+//! Both block: a network namespace belongs to a thread, and netlink answers within the system call that asks.
+
+pub mod fake;
+pub mod ipvs;
+pub mod linux;
+pub mod modules;
+pub mod netlink;
+pub mod route;
+pub mod sysctl;
+
+use crate::model::{DestinationKey, Model, Op, VirtualServerKey};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use nix::errno::Errno;
+
+/// A kernel that can be read and programmed.
+pub trait Kernel {
+    /// Reads what is ours.
+    ///
+    /// # Errors
+    /// Any failure to read all of it: half a reading is an error, never a smaller model.
+    fn observe(&mut self, scope: Scope<'_>) -> Result<Observation, ObserveError>;
+
+    /// Applies operations that are sorted by [`Op::phase`], all of them even when some fail.
+    ///
+    /// Returns what failed, by index into `ops`, ascending; empty means all of it is done.
+    fn apply(&mut self, ops: &[Op]) -> Vec<Failure>;
+}
+
+/// What an observation should cover.
+#[derive(Clone, Copy, Debug)]
+pub enum Scope<'a> {
+    /// Everything ipvsd owns, and the keys of what it does not.
+    All,
+    /// These virtual servers with their destinations; those that are gone are left out of the result.
+    VirtualServers(&'a [VirtualServerKey]),
+}
+
+/// What was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observation {
+    /// What ipvsd owns, as far as the scope goes.
+    pub model: Model,
+    /// Virtual servers that somebody else made (only with [`Scope::All`]). They are never touched.
+    pub foreign: BTreeSet<VirtualServerKey>,
+    /// Connections (active and inactive) of each of our destinations that has any.
+    pub connections: BTreeMap<(VirtualServerKey, DestinationKey), u32>,
+}
+
+/// A reading that did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// The kernel refused a request.
+    #[error("the kernel refused to list {what}: {errno}")]
+    Refused {
+        /// What was asked for.
+        what: &'static str,
+        /// Why not.
+        errno: Errno,
+    },
+    /// The socket failed.
+    #[error("cannot read {what} from the kernel")]
+    Io {
+        /// What was asked for.
+        what: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The answer cannot be understood.
+    #[error("the kernel's answer about {what} cannot be understood: {detail}")]
+    Malformed {
+        /// What was asked for.
+        what: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The table changed during every attempt to read it (`NLM_F_DUMP_INTR`).
+    #[error("{what} kept changing while it was read")]
+    Inconsistent {
+        /// What was asked for.
+        what: &'static str,
+    },
+}
+
+/// An operation that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Index into the operations given to [`Kernel::apply`].
+    pub index: usize,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// Why an operation failed, told apart by what can be done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Cause {
+    /// What should be added is there, or what should be changed or removed is not: our picture is out of date.
+    #[error("the kernel's state is not what it was thought to be: {0}")]
+    OutOfDate(Errno),
+    /// The kernel has no such scheduler, and cannot load it.
+    #[error("the kernel cannot load the scheduler")]
+    SchedulerMissing,
+    /// The kernel refused.
+    #[error("the kernel refused: {0}")]
+    Refused(Errno),
+    /// The answer was lost, so the operation may or may not have been done.
+    #[error("the kernel's answer was lost: {0}")]
+    Unknown(Errno),
+}

@@ -1,0 +1,38 @@
+//! The vocabulary for what a kernel holds: one [`Model`] type for both what is wanted and what is found.
+//!
+//! Identity (`…Key`) is apart from settings (`…Spec`), so equality is derived and an in-place change shows.
+//! Plain values only: no clocks, no I/O, no netlink. The operations that lead from one model to another are in
+//! [`op`]; the text form that scenarios, `ipvsd diff` and logs share is in [`text`].
+
+pub mod op;
+pub mod text;
+mod virtual_server;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+pub use op::{Op, Phase};
+pub use virtual_server::{
+    DestinationKey, DestinationSpec, Family, Forwarding, InvalidScheduler, Persistence, Protocol, SchedulerFlags,
+    SchedulerName, VirtualServer, VirtualServerKey, VirtualServerSpec,
+};
+
+/// Everything ipvsd owns in a kernel.
+///
+/// `desired` builds one from the cluster's state, `kernel` reads one, `diff` compares the two. Nothing that
+/// belongs to somebody else (keepalived, `ipvsadm` by hand) ever gets into a `Model`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Model {
+    /// Virtual servers by identity, each with its destinations.
+    pub virtual_servers: BTreeMap<VirtualServerKey, VirtualServer>,
+    /// VIPs that are local addresses of this node by a route of type `local`, rather than by an address on a device.
+    pub routes: BTreeMap<IpAddr, RouteSpec>,
+}
+
+/// The settings of a VIP's local route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RouteSpec {
+    /// The address that the node's own traffic to the VIP carries as its source. Without it the kernel would
+    /// choose the VIP itself, and a destination elsewhere could not answer.
+    pub preferred_source: Option<IpAddr>,
+}

@@ -1,0 +1,171 @@
+//! The text form of models and operations, read by people in `ipvsd diff`, logs and scenario tests.
+//!
+//! ```text
+//! tcp 10.0.0.1:80 wrr persistent 10800
+//!   10.1.0.1:8080 weight 1
+//! route 10.0.0.1 src 192.0.2.1
+//! ```
+//! An operation is the same line behind `+` (comes), `~` (changes to) or `-` (goes); a destination's line then
+//! names its virtual server first.
+
+use super::{
+    DestinationKey, DestinationSpec, Family, Forwarding, Model, Op, Persistence, Protocol, RouteSpec, SchedulerFlags,
+    VirtualServer, VirtualServerKey, VirtualServerSpec,
+};
+use std::fmt::{self, Display, Formatter};
+use std::net::{IpAddr, SocketAddr};
+
+impl Display for Protocol {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        })
+    }
+}
+
+impl Display for Family {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        })
+    }
+}
+
+impl Display for VirtualServerKey {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address { address, port, protocol } => write!(f, "{protocol} {}", SocketAddr::new(*address, *port)),
+            Self::Mark { mark, family } => write!(f, "mark {mark} {family}"),
+        }
+    }
+}
+
+impl Display for VirtualServerSpec {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.scheduler)?;
+        if self.flags != SchedulerFlags::default() {
+            write!(f, " flags {}", self.flags)?;
+        }
+        match self.persistence {
+            Some(Persistence { timeout, prefix }) if prefix == 32 || prefix == 128 => {
+                write!(f, " persistent {timeout}")
+            }
+            Some(Persistence { timeout, prefix }) => write!(f, " persistent {timeout} prefix {prefix}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Display for SchedulerFlags {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let named = [(Self::ONE_PACKET, "one-packet"), (Self::FALLBACK, "fallback"), (Self::PORT, "port")];
+        let mut left = self.0;
+        let mut separator = "";
+        for (flag, name) in named {
+            if self.contains(flag) {
+                write!(f, "{separator}{name}")?;
+                separator = ",";
+                left &= !flag.0;
+            }
+        }
+        if left != 0 {
+            write!(f, "{separator}{left:#x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for DestinationKey {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", SocketAddr::new(self.address, self.port))
+    }
+}
+
+impl Display for DestinationSpec {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "weight {}", self.weight)?;
+        match self.forwarding {
+            Forwarding::Masquerade => {}
+            Forwarding::Local => f.write_str(" local")?,
+            Forwarding::Tunnel => f.write_str(" tunnel")?,
+            Forwarding::DirectRouting => f.write_str(" route")?,
+            Forwarding::Bypass => f.write_str(" bypass")?,
+        }
+        if (self.upper_threshold, self.lower_threshold) != (0, 0) {
+            write!(f, " thresholds {} {}", self.upper_threshold, self.lower_threshold)?;
+        }
+        Ok(())
+    }
+}
+
+/// `route VIP src ADDRESS`.
+struct Route(IpAddr, RouteSpec);
+
+impl Display for Route {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "route {}", self.0)?;
+        match self.1.preferred_source {
+            Some(source) => write!(f, " src {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Display for Model {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (key, VirtualServer { spec, destinations }) in &self.virtual_servers {
+            writeln!(f, "{key} {spec}")?;
+            for (destination, spec) in destinations {
+                writeln!(f, "  {destination} {spec}")?;
+            }
+        }
+        self.routes.iter().try_for_each(|(vip, spec)| writeln!(f, "{}", Route(*vip, *spec)))
+    }
+}
+
+impl Display for Op {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddVirtualServer(key, spec) => write!(f, "+ {key} {spec}"),
+            Self::UpdateVirtualServer(key, spec) => write!(f, "~ {key} {spec}"),
+            Self::RemoveVirtualServer(key) => write!(f, "- {key}"),
+            Self::AddDestination(key, destination, spec) => write!(f, "+ {key} -> {destination} {spec}"),
+            Self::UpdateDestination(key, destination, spec) => write!(f, "~ {key} -> {destination} {spec}"),
+            Self::RemoveDestination(key, destination) => write!(f, "- {key} -> {destination}"),
+            Self::AddRoute(vip, spec) => write!(f, "+ {}", Route(*vip, *spec)),
+            Self::UpdateRoute(vip, spec) => write!(f, "~ {}", Route(*vip, *spec)),
+            Self::RemoveRoute(vip) => write!(f, "- route {vip}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_read_like_the_lines_of_a_model() {
+        let key = VirtualServerKey::new("fd00::1".parse().unwrap(), 53, Protocol::Udp);
+        let spec = VirtualServerSpec {
+            scheduler: "mh".parse().unwrap(),
+            flags: SchedulerFlags::PORT.with(SchedulerFlags(0x20)),
+            persistence: Some(Persistence { timeout: 300, prefix: 128 }),
+        };
+        let destination = DestinationKey { address: "fd00::2".parse().unwrap(), port: 5353 };
+        let ops = [
+            (Op::AddVirtualServer(key, spec), "+ udp [fd00::1]:53 mh flags port,0x20 persistent 300"),
+            (
+                Op::UpdateDestination(key, destination, DestinationSpec::masquerading(3).drained()),
+                "~ udp [fd00::1]:53 -> [fd00::2]:5353 weight 0",
+            ),
+            (Op::AddRoute("fd00::1".parse().unwrap(), RouteSpec::default()), "+ route fd00::1"),
+            (Op::RemoveVirtualServer(VirtualServerKey::Mark { mark: 7, family: Family::Ipv4 }), "- mark 7 ipv4"),
+        ];
+        for (op, text) in ops {
+            assert_eq!(op.to_string(), text);
+        }
+    }
+}

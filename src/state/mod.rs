@@ -1,0 +1,41 @@
+//! What the cluster says, as ipvsd keeps it: Services, EndpointSlices, this node; and which Services changed.
+//!
+//! A [`State`] has one owner and no clock, socket or file. Sources turn their input into [`Change`]s (parsed and
+//! checked, see `source/convert.rs`); `desired` reads the Services named by [`State::take_dirty`].
+
+mod endpoint;
+mod node;
+mod problem;
+mod service;
+mod store;
+
+pub use endpoint::{Endpoint, EndpointSlice, SlicePort};
+pub use node::Node;
+pub use problem::{ObjectRef, Origin, Problem};
+pub use service::{Scheduling, Service, ServicePort};
+pub use store::{Change, State};
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Namespace and name of a Service or EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName {
+    /// `metadata.namespace`, `default` where a manifest has none.
+    pub namespace: Arc<str>,
+    /// `metadata.name`.
+    pub name: Arc<str>,
+}
+
+impl ObjectName {
+    /// The name `name` in `namespace`.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
