@@ -1,0 +1,146 @@
+//! Where a kernel test runs: on this kernel if it has IPVS, else in the lab kernel; always in a network namespace of
+//! its own, so that it finds empty IPVS tables and leaves nothing behind.
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::thread;
+
+use libtest_mimic::{Failed, Trial};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+/// Tells a person why nothing was tested, and what to do.
+const NO_KERNEL: &str = "kernel tests did not run: this kernel has no IPVS (or we are not root) \
+                         and the lab kernel is not installed; run `./dev test`";
+
+/// Which kernel can run the tests.
+pub enum Place {
+    /// The one we are on.
+    Here,
+    /// The one that `tests/lab/boot` starts.
+    Lab,
+    /// None.
+    Nowhere,
+}
+
+impl Place {
+    /// Asks the kernel first, and the file system for the lab kernel second.
+    pub fn find() -> Self {
+        let in_lab = is_one(env::var_os("IPVSD_IN_LAB").as_deref());
+        if in_lab || (has_ipvs() && may_make_namespaces()) {
+            Self::Here
+        } else if Path::new("/usr/bin/linux.uml").exists() {
+            Self::Lab
+        } else {
+            Self::Nowhere
+        }
+    }
+}
+
+/// Runs this program with these arguments in the lab kernel, and ends as it does.
+pub fn run_this_program_there() -> ExitCode {
+    let boot = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/boot");
+    let this = env::current_exe().expect("/proc is mounted on every Linux");
+    let outcome = Command::new(boot)
+        .arg(this)
+        .args(env::args_os().skip(1))
+        .status();
+    match outcome {
+        Ok(status) => ExitCode::from(
+            status
+                .code()
+                .and_then(|code| code.try_into().ok())
+                .unwrap_or(1),
+        ),
+        Err(error) => {
+            eprintln!("{boot}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The same tests as visibly ignored ones or, under `IPVSD_REQUIRE_KERNEL=1`, as failures.
+pub fn unable_to_run(trials: Vec<Trial>) -> Vec<Trial> {
+    let required = is_one(env::var_os("IPVSD_REQUIRE_KERNEL").as_deref());
+    eprintln!("\n{NO_KERNEL}");
+    trials
+        .into_iter()
+        .map(|trial| {
+            Trial::test(trial.name(), || Err(Failed::from(NO_KERNEL))).with_ignored_flag(!required)
+        })
+        .collect()
+}
+
+/// A test that passes if `body` returns without a panic, run in a namespace of its own.
+pub fn trial(name: &str, body: fn()) -> Trial {
+    Trial::test(name, move || {
+        in_namespace(body);
+        Ok(())
+    })
+}
+
+/// Runs `body` on a thread that has a new network namespace, with `lo` up and `/sys` telling of it. Sockets it opens,
+/// threads it starts and programs it runs belong to that namespace; the namespace goes when they have gone.
+///
+/// `/proc/net` shows the namespace of the process's first thread: read `/proc/thread-self/net`.
+pub fn in_namespace<T: Send>(body: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            enter_new_namespace();
+            body()
+        });
+        inside
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn enter_new_namespace() {
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("new namespaces");
+    let none = None::<&str>;
+    // Else the mounts below would reach the machine's own mount namespace.
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private mounts");
+    // A sysfs shows the devices of the network namespace that mounted it.
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).expect("sysfs");
+    run("ip", &["link", "set", "lo", "up"]);
+}
+
+/// Runs a program in this thread's namespace and returns what it printed on stdout.
+///
+/// # Panics
+/// If it cannot be started or fails; the message has its arguments and what it printed on stderr.
+pub fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} {}: {}\n{}",
+        arguments.join(" "),
+        output.status,
+        String::from_utf8_lossy(&output.stderr),
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn has_ipvs() -> bool {
+    let table = Path::new("/proc/net/ip_vs");
+    // Its failure needs no look: the table is there then, or it is not.
+    table.exists() || {
+        let _ = Command::new("modprobe").args(["-q", "ip_vs"]).status();
+        table.exists()
+    }
+}
+
+/// Root in a container may lack the right to.
+fn may_make_namespaces() -> bool {
+    let tried = thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS));
+    tried.join().is_ok_and(|outcome| outcome.is_ok())
+}
+
+fn is_one(value: Option<&OsStr>) -> bool {
+    value == Some(OsStr::new("1"))
+}

@@ -1,0 +1,29 @@
+//! Runs the tests that need a kernel with IPVS: collects them from the modules beside this file, one per subject.
+//! Where they can run is decided in `lab.rs`.
+
+mod lab;
+mod smoke;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // The lab has one processor, and traffic tests measure.
+    arguments.test_threads.get_or_insert(1);
+    if arguments.list {
+        return libtest_mimic::run(&arguments, trials()).exit_code();
+    }
+    match lab::Place::find() {
+        lab::Place::Here => libtest_mimic::run(&arguments, trials()).exit_code(),
+        lab::Place::Lab => lab::run_this_program_there(),
+        lab::Place::Nowhere => {
+            libtest_mimic::run(&arguments, lab::unable_to_run(trials())).exit_code()
+        }
+    }
+}
+
+fn trials() -> Vec<Trial> {
+    [smoke::trials()].into_iter().flatten().collect()
+}
