@@ -1,1 +1,122 @@
-//! To come.
+//! A kernel in memory that refuses what Linux refuses, counts what it costs and prints its state.
+
+use super::{Cause, Errno, Failure, Kernel, Observation, ObserveError, Scope};
+use crate::model::op::Refusal;
+use crate::model::{DestinationKey, Model, Op, SchedulerName, VirtualServerKey};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// The fake. Tests set its fields to make a situation, and read them to see what came of it.
+#[derive(Clone, Debug)]
+pub struct FakeKernel {
+    /// What it holds of ours.
+    pub model: Model,
+    /// Virtual servers of somebody else. Adding one of these keys is refused, nothing else can reach them.
+    pub foreign: BTreeSet<VirtualServerKey>,
+    /// Connections per destination.
+    pub connections: BTreeMap<(VirtualServerKey, DestinationKey), u32>,
+    /// Schedulers it can load.
+    pub schedulers: BTreeSet<SchedulerName>,
+    /// Operations it fails on, whatever they are.
+    pub refuses: fn(&Op) -> Option<Errno>,
+    /// Readings to fail before the next good one.
+    pub unreadable: usize,
+    /// What was asked of it.
+    pub cost: Cost,
+}
+
+/// What a kernel was asked to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Readings of everything.
+    pub full_readings: usize,
+    /// Virtual servers read one by one.
+    pub scoped_readings: usize,
+    /// Calls of `apply` with at least one operation.
+    pub applications: usize,
+    /// Operations in all of them.
+    pub operations: usize,
+}
+
+impl Default for FakeKernel {
+    fn default() -> Self {
+        let names = ["rr", "wrr", "lc", "wlc", "sh", "dh", "sed", "nq", "mh", "lblc", "lblcr", "fo", "ovf"];
+        Self {
+            model: Model::default(),
+            foreign: BTreeSet::new(),
+            connections: BTreeMap::new(),
+            schedulers: names.iter().filter_map(|name| name.parse().ok()).collect(),
+            refuses: |_| None,
+            unreadable: 0,
+            cost: Cost::default(),
+        }
+    }
+}
+
+impl Kernel for FakeKernel {
+    fn observe(&mut self, scope: Scope<'_>) -> Result<Observation, ObserveError> {
+        if self.unreadable > 0 {
+            self.unreadable -= 1;
+            return Err(ObserveError::Refused { what: "virtual servers", errno: Errno::ENOBUFS });
+        }
+        let mut seen = Observation::default();
+        match scope {
+            Scope::All => {
+                self.cost.full_readings += 1;
+                seen.model = self.model.clone();
+                seen.foreign = self.foreign.clone();
+                seen.connections = self.connections.clone();
+            }
+            Scope::VirtualServers(keys) => {
+                self.cost.scoped_readings += keys.len();
+                for key in keys {
+                    let found = self.model.virtual_servers.get(key);
+                    seen.model.virtual_servers.extend(found.map(|found| (*key, found.clone())));
+                    let counted = self.connections.iter().filter(|((of, _), _)| of == key);
+                    seen.connections.extend(counted.map(|(which, count)| (*which, *count)));
+                }
+            }
+        }
+        seen.connections.retain(|(key, destination), count| {
+            let found = seen.model.virtual_servers.get(key);
+            *count > 0 && found.is_some_and(|found| found.destinations.contains_key(destination))
+        });
+        Ok(seen)
+    }
+
+    fn apply(&mut self, ops: &[Op]) -> Vec<Failure> {
+        debug_assert!(ops.is_sorted_by_key(Op::phase), "operations come in the order of their phases");
+        self.cost.applications += usize::from(!ops.is_empty());
+        self.cost.operations += ops.len();
+        let attempts = ops.iter().enumerate().map(|(index, op)| (index, self.attempt(op)));
+        attempts.filter_map(|(index, result)| result.err().map(|cause| Failure { index, cause })).collect()
+    }
+}
+
+impl FakeKernel {
+    fn attempt(&mut self, op: &Op) -> Result<(), Cause> {
+        if let Some(errno) = (self.refuses)(op) {
+            return Err(Cause::Refused(errno));
+        }
+        if let Op::AddVirtualServer(_, spec) | Op::UpdateVirtualServer(_, spec) = op
+            && !self.schedulers.contains(&spec.scheduler)
+        {
+            return Err(Cause::SchedulerMissing);
+        }
+        if let Op::AddVirtualServer(key, _) = op
+            && self.foreign.contains(key)
+        {
+            return Err(Cause::OutOfDate(Errno::EEXIST));
+        }
+        self.model.apply(op).map_err(|refusal| match refusal {
+            Refusal::Exists => Cause::OutOfDate(Errno::EEXIST),
+            Refusal::Missing => Cause::OutOfDate(Errno::ENOENT),
+        })
+    }
+}
+
+impl fmt::Display for FakeKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.model.fmt(f)
+    }
+}
