@@ -18,8 +18,8 @@ use nix::errno::Errno;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use rtnetlink::{Handle, MulticastGroup};
-use std::io;
 use std::time::Duration;
+use std::{fmt, io};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Changes come in bursts (a link comes up, then its addresses): one reading for all of a burst.
@@ -71,11 +71,12 @@ pub struct NodeWatch {
 }
 
 impl NodeWatch {
-    /// Subscribes, so that a change after the first reading is not missed. Needs a tokio runtime with I/O and time.
+    /// Subscribes, so that a change after the first reading is not missed. Async, as it needs a tokio runtime with I/O
+    /// and time.
     ///
     /// # Errors
     /// If the kernel gives no netlink socket.
-    pub fn open() -> Result<Self, NodeError> {
+    pub async fn open() -> Result<Self, NodeError> {
         let mut notices = TokioSocket::new(NETLINK_ROUTE)?;
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let mask = groups.into_iter().fold(0, |mask, group| mask | 1 << (group as u32 - 1));
@@ -87,7 +88,7 @@ impl NodeWatch {
     ///
     /// # Errors
     /// Any failure to read all of them: half a reading would be a node without addresses.
-    pub async fn facts(&self) -> Result<Node, NodeError> {
+    pub async fn read(&self) -> Result<Node, NodeError> {
         // Opened anew each time: a handle that once missed an answer would hang for ever.
         let (mut connection, handle, _unsolicited) = rtnetlink::new_connection_with_strict_check()?;
         connection.set_forward_done(true);
@@ -98,33 +99,32 @@ impl NodeWatch {
     }
 
     /// Returns when the facts may have changed since the last return. It may be dropped and called again at any time.
-    ///
-    /// # Errors
-    /// If the socket fails. That notices were lost is no error but a reason to look.
-    pub async fn changed(&mut self) -> Result<(), NodeError> {
+    pub async fn changed(&mut self) {
         if !self.unreported {
-            match timeout_at(self.look_again, receive(&self.notices)).await {
-                Ok(received) => received?,
-                Err(_elapsed) => {}
-            }
+            // At the latest without a notice.
+            let _noticed = timeout_at(self.look_again, notice(&self.notices)).await;
             self.unreported = true;
         }
         sleep(SETTLE).await;
-        while let Ok(received) = timeout(Duration::ZERO, receive(&self.notices)).await {
-            received?;
-        }
+        while timeout(Duration::ZERO, notice(&self.notices)).await.is_ok() {}
         self.unreported = false;
         self.look_again = Instant::now() + LOOK_AGAIN;
-        Ok(())
     }
 }
 
-/// Takes one datagram off the socket, without a look at it: one that is longer than the buffer is as good.
-async fn receive(notices: &TokioSocket) -> io::Result<()> {
+impl fmt::Debug for NodeWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeWatch").field("unreported", &self.unreported).finish_non_exhaustive()
+    }
+}
+
+/// Takes one datagram off the socket, without a look at it: one that is longer than the buffer is as good, and so is
+/// the news that some were lost. Of a socket that fails nothing more is heard.
+async fn notice(notices: &TokioSocket) {
     let mut start = [0_u8; 64];
     match notices.recv(&mut &mut start[..]).await {
-        Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => Ok(()),
-        outcome => outcome,
+        Err(error) if error.raw_os_error() != Some(Errno::ENOBUFS as i32) => std::future::pending().await,
+        _ => {}
     }
 }
 

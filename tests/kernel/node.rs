@@ -34,7 +34,7 @@ fn make_device(name: &str) {
 }
 
 fn facts() -> Node {
-    in_runtime(async { NodeWatch::open().unwrap().facts().await.unwrap() })
+    in_runtime(async { NodeWatch::open().await.unwrap().read().await.unwrap() })
 }
 
 fn a_node_without_addresses_has_no_facts() {
@@ -73,24 +73,24 @@ fn thousands_of_local_routes_wake_nobody() {
     let batch = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(batch.path(), routes).unwrap();
     in_runtime(async {
-        let mut watch = NodeWatch::open().unwrap();
-        let before = watch.facts().await.unwrap();
+        let mut watch = NodeWatch::open().await.unwrap();
+        let before = watch.read().await.unwrap();
         ip(&format!("-batch {}", batch.path().display()));
         assert!(timeout(Duration::from_millis(300), watch.changed()).await.is_err());
-        assert_eq!(watch.facts().await.unwrap(), before);
+        assert_eq!(watch.read().await.unwrap(), before);
     });
 }
 
 fn a_new_address_is_a_change() {
     make_device("eth0");
     in_runtime(async {
-        let mut watch = NodeWatch::open().unwrap();
-        let before = watch.facts().await.unwrap();
+        let mut watch = NodeWatch::open().await.unwrap();
+        let before = watch.read().await.unwrap();
         ip("address add 192.0.2.1/24 dev eth0");
         // As `select!` does when something else happens meanwhile.
         assert!(timeout(Duration::from_millis(5), watch.changed()).await.is_err());
-        timeout(Duration::from_secs(1), watch.changed()).await.unwrap().unwrap();
-        let after = watch.facts().await.unwrap();
+        timeout(Duration::from_secs(1), watch.changed()).await.unwrap();
+        let after = watch.read().await.unwrap();
         assert_ne!(before, after);
         assert_eq!(after.primary_ipv4, Some("192.0.2.1".parse().unwrap()));
     });
@@ -103,10 +103,10 @@ fn lost_notices_are_a_change() {
         (0..2000).map(|i| format!("address add 10.0.{}.{}/32 dev eth0\n", i / 250, 1 + i % 250)).collect();
     std::fs::write(batch.path(), addresses).unwrap();
     in_runtime(async {
-        let mut watch = NodeWatch::open().unwrap();
+        let mut watch = NodeWatch::open().await.unwrap();
         ip(&format!("-batch {}", batch.path().display()));
-        timeout(Duration::from_secs(1), watch.changed()).await.unwrap().unwrap();
-        assert_eq!(watch.facts().await.unwrap().addresses.len(), 2000);
+        timeout(Duration::from_secs(1), watch.changed()).await.unwrap();
+        assert_eq!(watch.read().await.unwrap().addresses.len(), 2000);
         assert!(timeout(Duration::from_millis(300), watch.changed()).await.is_err(), "one change was told twice");
     });
 }
