@@ -31,7 +31,7 @@ impl Place {
         let in_lab = is_one(env::var_os("IPVSD_IN_LAB").as_deref());
         if in_lab || (has_ipvs() && may_make_namespaces()) {
             Self::Here
-        } else if Path::new("/usr/bin/linux.uml").exists() {
+        } else if is_installed("linux.uml") {
             Self::Lab
         } else {
             Self::Nowhere
@@ -139,6 +139,11 @@ fn has_ipvs() -> bool {
 fn may_make_namespaces() -> bool {
     let tried = thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS));
     tried.join().is_ok_and(|outcome| outcome.is_ok())
+}
+
+fn is_installed(program: &str) -> bool {
+    let directories = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&directories).any(|directory| directory.join(program).exists())
 }
 
 fn is_one(value: Option<&OsStr>) -> bool {
