@@ -2,6 +2,8 @@
 //! Where they can run is decided in `lab.rs`.
 
 mod lab;
+mod network;
+mod node;
 mod smoke;
 
 use std::process::ExitCode;
@@ -25,5 +27,5 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    [smoke::trials()].into_iter().flatten().collect()
+    [network::trials(), node::trials(), smoke::trials()].into_iter().flatten().collect()
 }
