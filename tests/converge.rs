@@ -125,6 +125,9 @@ fn meddle(kernel: &mut FakeKernel, mess: Model, trouble: u8) {
         }
     }
     kernel.model.routes.extend(mess.routes);
+    if trouble % 5 == 2 {
+        kernel.edited = kernel.model.virtual_servers.keys().copied().collect();
+    }
     if trouble % 5 == 1 {
         kernel.model = Model::default();
     }
