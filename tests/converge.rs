@@ -1,6 +1,13 @@
 //! The laws: a diff leads from what is found to what is wanted; whatever happens in between, the kernel ends up
 //! holding what the cluster says, nothing foreign is touched, and the cost is that of the change.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops at what it did not expect"
+)]
+
 mod support;
 
 use ipvsd::desired::{Plan, Settings};

@@ -69,7 +69,9 @@ impl Journal {
     /// Says once that IPv6 virtual servers will not work.
     pub fn note_ipv6_not_forwarded(&mut self) {
         if !std::mem::replace(&mut self.told_of_ipv6, true) {
-            warn!("IPv6 virtual servers cannot reach other hosts: net.ipv6.conf.all.forwarding is 0, and ipvsd leaves that to you");
+            warn!(
+                "IPv6 virtual servers cannot reach other hosts: net.ipv6.conf.all.forwarding is 0, and ipvsd leaves that to you"
+            );
         }
     }
 

@@ -77,10 +77,14 @@ impl<K: Kernel> Wheel<K> {
         let start = self.now();
         let report = self.reconciler.pass(start);
         let reconciler = &self.reconciler;
-        let owner = |op: &Op| op.virtual_server().and_then(|key| reconciler.owner(&key)).map(|owner| format!("{owner}: "));
+        let owner =
+            |op: &Op| op.virtual_server().and_then(|key| reconciler.owner(&key)).map(|owner| format!("{owner}: "));
         self.journal.note_pass(&report, self.now().saturating_sub(start), |op| owner(op).unwrap_or_default());
         self.note_problems();
-        if report.changes() > 0 && self.reconciler.serves(Family::Ipv6) && !sysctl::forwards_ipv6(Path::new(sysctl::ROOT)) {
+        if report.changes() > 0
+            && self.reconciler.serves(Family::Ipv6)
+            && !sysctl::forwards_ipv6(Path::new(sysctl::ROOT))
+        {
             self.journal.note_ipv6_not_forwarded();
         }
         report
