@@ -1,9 +1,12 @@
 //! Runs the tests that need a kernel with IPVS: collects them from the modules beside this file, one per subject.
 //! Where they can run is decided in `lab.rs`.
 
+mod commands;
+mod cost;
 mod lab;
 mod network;
 mod node;
+mod program;
 mod smoke;
 
 use std::process::ExitCode;
@@ -25,5 +28,8 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    [network::trials(), node::trials(), smoke::trials()].into_iter().flatten().collect()
+    [commands::trials(), cost::trials(), network::trials(), node::trials(), smoke::trials()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
