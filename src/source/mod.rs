@@ -4,3 +4,4 @@
 //! what comes out cannot be wrong in itself.
 
 pub mod convert;
+pub mod manifests;
