@@ -1,10 +1,15 @@
 //! Runs the tests that need a kernel with IPVS: collects them from the modules beside this file, one per subject.
 //! Where they can run is decided in `lab.rs`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
 mod lab;
 mod network;
 mod node;
 mod smoke;
+mod traffic;
+mod traffic_changes;
+mod traffic_rig;
 
 use std::process::ExitCode;
 
@@ -27,5 +32,5 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    [network::trials(), node::trials(), smoke::trials()].into_iter().flatten().collect()
+    [network::trials(), node::trials(), smoke::trials(), traffic::trials(), traffic_changes::trials()].into_iter().flatten().collect()
 }
