@@ -1,1 +1,294 @@
-//! To come.
+//! The kernel that this thread's network namespace belongs to: IPVS and routes over netlink.
+//!
+//! What the messages look like is in `ipvs` and `route`, how they travel in `netlink`; here is what is asked, in
+//! which order, and what an errno means for which operation.
+
+use super::ipvs::encode::Encoder;
+use super::ipvs::{self, DestinationEntry, Identity, Info, ServiceEntry};
+use super::netlink::family::{self, FamilyError};
+use super::netlink::socket::RECEIVE_BUFFER;
+use super::netlink::{Answer, Counters, Malformed, Socket};
+use super::{Cause, Errno, Failure, Kernel, Observation, ObserveError, Scope, modules, route};
+use crate::model::{Family, Model, Op, Phase, SchedulerName, VirtualServer, VirtualServerKey};
+use neli::consts::socket::NlFamily;
+use std::collections::BTreeSet;
+use std::io;
+
+const SERVICES: &str = "virtual servers";
+const DESTINATIONS: &str = "destinations";
+const ROUTES: &str = "routes";
+
+/// The kernel. Its sockets stay in the network namespace of the thread that opened it.
+pub struct Linux {
+    generic: Socket,
+    route: Socket,
+    ipvs: Encoder,
+    info: Info,
+    /// Schedulers that modprobe was run for: it is run once for each, whatever came of it.
+    tried: BTreeSet<SchedulerName>,
+}
+
+/// Why the kernel cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No netlink socket.
+    #[error("cannot open a netlink socket")]
+    Socket(#[from] io::Error),
+    /// No IPVS.
+    #[error(
+        "the kernel has no IPVS: the module ip_vs is not loaded, and {loading}. Load it with `modprobe ip_vs`, and \
+         at every boot by a line `ip_vs` in /etc/modules-load.d/ipvsd.conf"
+    )]
+    ModuleMissing {
+        /// What came of loading it.
+        loading: modules::Loading,
+    },
+    /// No permission.
+    #[error("not permitted to program IPVS: CAP_NET_ADMIN is needed. Run it as root")]
+    NotPermitted,
+    /// The family's number is not known.
+    #[error("cannot find IPVS in generic netlink")]
+    Family(#[source] FamilyError),
+    /// IPVS does not answer.
+    #[error("IPVS does not say which version it is")]
+    Info(#[source] ObserveError),
+}
+
+/// All of the IPVS table, ours and others', for those who print it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Version and size.
+    pub info: Info,
+    /// Services in the kernel's order, each with its destinations.
+    pub services: Vec<(ServiceEntry, Vec<DestinationEntry>)>,
+}
+
+impl Linux {
+    /// Opens the kernel in the calling thread's network namespace, loading `ip_vs` if it is missing.
+    ///
+    /// # Errors
+    /// IPVS or the permission to use it is missing.
+    pub fn open() -> Result<Self, OpenError> {
+        let mut generic = Socket::open(NlFamily::Generic, RECEIVE_BUFFER)?;
+        let route = Socket::open(NlFamily::Route, RECEIVE_BUFFER)?;
+        let ipvs = Encoder { family: ipvs_family(&mut generic)? };
+        let info = match info(&mut generic, ipvs) {
+            Err(ObserveError::Refused { errno: Errno::EPERM, .. }) => Err(OpenError::NotPermitted),
+            info => info.map_err(OpenError::Info),
+        }?;
+        Ok(Self { generic, route, ipvs, info, tried: BTreeSet::new() })
+    }
+
+    /// What talking to the kernel has cost since it was opened.
+    pub fn counters(&self) -> Counters {
+        self.generic.counters() + self.route.counters()
+    }
+
+    /// Reads everything that IPVS holds.
+    ///
+    /// # Errors
+    /// Any failure to read all of it.
+    pub fn table(&mut self) -> Result<Table, ObserveError> {
+        let services = self.services()?.into_iter();
+        let services = services.map(|service| {
+            let destinations = self.destinations(service.identity)?;
+            Ok((service, destinations))
+        });
+        Ok(Table { services: services.collect::<Result<_, _>>()?, info: self.info })
+    }
+
+    fn services(&mut self) -> Result<Vec<ServiceEntry>, ObserveError> {
+        let ipvs = self.ipvs;
+        let decode = |payload: &[u8]| ipvs::decode::service(payload).map(Some);
+        self.generic.dump(SERVICES, |batch, flags| ipvs.services(batch, flags), decode)
+    }
+
+    /// The destinations of a service; none if it is gone, as the kernel does not tell the two apart.
+    fn destinations(&mut self, of: Identity) -> Result<Vec<DestinationEntry>, ObserveError> {
+        let ipvs = self.ipvs;
+        let decode = |payload: &[u8]| ipvs::decode::destination(payload, of.family()).map(Some);
+        self.generic.dump(DESTINATIONS, |batch, flags| ipvs.destinations(batch, flags, of), decode)
+    }
+
+    /// Those of these services that exist.
+    fn services_by_key(&mut self, keys: &[VirtualServerKey]) -> Result<Vec<ServiceEntry>, ObserveError> {
+        let ipvs = self.ipvs;
+        let mut found = Ok(Vec::with_capacity(keys.len()));
+        let mut take = |answer: Result<ServiceEntry, ObserveError>| match (&mut found, answer) {
+            (Ok(services), Ok(service)) => services.push(service),
+            (Ok(_), Err(error)) => found = Err(error),
+            (Err(_), _) => {}
+        };
+        self.generic.exchange(
+            keys.iter().copied(),
+            |batch, key| ipvs.service(batch, key),
+            |_, answer| match answer {
+                Answer::Refused(Errno::ESRCH) => {}
+                answer => take(data(SERVICES, answer, ipvs::decode::service)),
+            },
+        );
+        found
+    }
+
+    /// Reads the destinations of a service of ours, and puts both into the observation.
+    fn observe_ours(&mut self, service: &ServiceEntry, into: &mut Observation) -> Result<(), ObserveError> {
+        let key = service.identity.key().ok_or_else(|| Malformed::new("a virtual server of an unknown protocol"));
+        let key = key.map_err(malformed(SERVICES))?;
+        let spec = service.spec().map_err(malformed(SERVICES))?;
+        let mut virtual_server = VirtualServer { spec, destinations: Default::default() };
+        for destination in self.destinations(service.identity)? {
+            let spec = destination.spec().map_err(malformed(DESTINATIONS))?;
+            virtual_server.destinations.insert(destination.key, spec);
+            if destination.connections() > 0 {
+                into.connections.insert((key, destination.key), destination.connections());
+            }
+        }
+        into.model.virtual_servers.insert(key, virtual_server);
+        Ok(())
+    }
+
+    fn observe_routes(&mut self, into: &mut Model) -> Result<(), ObserveError> {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let found = self.route.dump(
+                ROUTES,
+                |batch, flags| route::routes(batch, flags, family),
+                |payload| route::decode(payload, family),
+            )?;
+            into.routes.extend(found);
+        }
+        Ok(())
+    }
+
+    /// Applies operations of one phase, which are all of one subsystem.
+    fn submit<'o>(&mut self, phase: Phase, ops: impl IntoIterator<Item = (usize, &'o Op)>) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        let report = |(index, op): (usize, &Op), answer: Answer<'_>| match answer {
+            Answer::Data(_) => {}
+            Answer::Refused(errno) => failures.push(Failure { index, cause: cause(op, errno) }),
+            Answer::Lost(errno) => failures.push(Failure { index, cause: Cause::Unknown(errno) }),
+        };
+        let ipvs = self.ipvs;
+        match phase {
+            Phase::Expose | Phase::Hide => {
+                self.route.exchange(ops, |batch, (_, op)| route::operation(batch, op), report)
+            }
+            Phase::VirtualServers | Phase::Destinations | Phase::Remove => {
+                self.generic.exchange(ops, |batch, (_, op)| ipvs.operation(batch, op), report);
+            }
+        }
+        failures
+    }
+
+    /// Loads the schedulers that were missing, if that was not tried before, and repeats what needs them.
+    fn load_and_repeat(&mut self, ops: &[Op], failures: Vec<Failure>) -> Vec<Failure> {
+        let missing = failures.iter().filter_map(|failure| missing_scheduler(ops, failure));
+        let new: BTreeSet<SchedulerName> = missing.filter(|name| !self.tried.contains(name)).collect();
+        let loaded = |name: &SchedulerName| modules::load(&format!("ip_vs_{name}")).succeeded();
+        let loaded: BTreeSet<SchedulerName> = new.iter().copied().filter(loaded).collect();
+        self.tried.extend(new);
+        let (repeat, mut failures): (Vec<_>, Vec<_>) = failures
+            .into_iter()
+            .partition(|failure| missing_scheduler(ops, failure).is_some_and(|name| loaded.contains(&name)));
+        let repeat = repeat.iter().filter_map(|failure| Some((failure.index, ops.get(failure.index)?)));
+        failures.extend(self.submit(Phase::VirtualServers, repeat));
+        failures
+    }
+}
+
+impl Kernel for Linux {
+    fn observe(&mut self, scope: Scope<'_>) -> Result<Observation, ObserveError> {
+        let mut observation = Observation::default();
+        let services = match scope {
+            Scope::All => {
+                self.observe_routes(&mut observation.model)?;
+                self.services()?
+            }
+            Scope::VirtualServers(keys) => self.services_by_key(keys)?,
+        };
+        for service in services {
+            if service.is_ours() {
+                self.observe_ours(&service, &mut observation)?;
+            } else if matches!(scope, Scope::All) {
+                observation.foreign.extend(service.identity.key());
+            }
+        }
+        Ok(observation)
+    }
+
+    fn apply(&mut self, ops: &[Op]) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        let mut start = 0;
+        for run in ops.chunk_by(|one, next| one.phase() == next.phase()) {
+            let Some(phase) = run.first().map(Op::phase) else { continue };
+            let mut failed = self.submit(phase, (start..).zip(run));
+            if failed.iter().any(|failure| failure.cause == Cause::SchedulerMissing) {
+                failed = self.load_and_repeat(ops, failed);
+            }
+            failures.extend(failed);
+            start += run.len();
+        }
+        failures.sort_unstable_by_key(|failure| failure.index);
+        failures
+    }
+}
+
+fn ipvs_family(generic: &mut Socket) -> Result<u16, OpenError> {
+    match family::look_up(generic, ipvs::FAMILY_NAME) {
+        Err(FamilyError::Unknown) => {}
+        found => return found.map_err(OpenError::Family),
+    }
+    let loading = modules::load("ip_vs");
+    family::look_up(generic, ipvs::FAMILY_NAME).map_err(|error| match error {
+        FamilyError::Unknown => OpenError::ModuleMissing { loading },
+        error => OpenError::Family(error),
+    })
+}
+
+fn info(generic: &mut Socket, ipvs: Encoder) -> Result<Info, ObserveError> {
+    let what = "version";
+    let mut info = Err(ObserveError::Malformed { what, detail: "no answer".into() });
+    generic.exchange([()], |batch, ()| ipvs.info(batch), |(), answer| info = data(what, answer, ipvs::decode::info));
+    info
+}
+
+/// The value in an answer that should have one.
+fn data<T>(
+    what: &'static str,
+    answer: Answer<'_>,
+    decode: impl FnOnce(&[u8]) -> Result<T, Malformed>,
+) -> Result<T, ObserveError> {
+    match answer {
+        Answer::Data(payload) => decode(payload).map_err(malformed(what)),
+        Answer::Refused(errno) => Err(ObserveError::Refused { what, errno }),
+        Answer::Lost(errno) => Err(ObserveError::Io { what, source: errno.into() }),
+    }
+}
+
+fn malformed(what: &'static str) -> impl FnOnce(Malformed) -> ObserveError {
+    move |Malformed(detail)| ObserveError::Malformed { what, detail }
+}
+
+/// What the kernel's errno means for this operation (`ip_vs_genl_set_cmd`, `fib_table_insert`, `fib6_add` and their
+/// likes in the kernel).
+fn cause(op: &Op, errno: Errno) -> Cause {
+    match (op, errno) {
+        // Of these, a service that is missing is ESRCH.
+        (Op::AddVirtualServer(..) | Op::UpdateVirtualServer(..), Errno::ENOENT) => Cause::SchedulerMissing,
+        (Op::AddVirtualServer(..) | Op::AddDestination(..) | Op::AddRoute(..), Errno::EEXIST) => {
+            Cause::OutOfDate(errno)
+        }
+        (Op::AddVirtualServer(..) | Op::AddRoute(..), _) => Cause::Refused(errno),
+        (_, Errno::ENOENT | Errno::ESRCH) => Cause::OutOfDate(errno),
+        _ => Cause::Refused(errno),
+    }
+}
+
+/// The scheduler whose absence made an operation fail.
+fn missing_scheduler(ops: &[Op], failure: &Failure) -> Option<SchedulerName> {
+    match (failure.cause, ops.get(failure.index)?) {
+        (Cause::SchedulerMissing, Op::AddVirtualServer(_, spec) | Op::UpdateVirtualServer(_, spec)) => {
+            Some(spec.scheduler)
+        }
+        _ => None,
+    }
+}

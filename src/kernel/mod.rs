@@ -7,6 +7,7 @@ pub mod ipvs;
 pub mod linux;
 pub mod modules;
 pub mod netlink;
+pub mod ownership;
 pub mod route;
 pub mod sysctl;
 

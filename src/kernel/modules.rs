@@ -1,1 +1,55 @@
-//! To come.
+//! Loads kernel modules with modprobe: at start, and when a scheduler is missing; never for each object.
+
+use std::fmt;
+use std::io;
+use std::process::{Command, Stdio};
+
+/// What came of an attempt to load a module.
+#[derive(Debug)]
+pub enum Loading {
+    /// It is loaded, or is part of the kernel.
+    Loaded,
+    /// modprobe ran and failed: no such module for this kernel, or not permitted.
+    Failed,
+    /// modprobe did not run.
+    NotRun(io::Error),
+}
+
+impl Loading {
+    /// Whether the module is there now.
+    pub fn succeeded(&self) -> bool {
+        matches!(self, Self::Loaded)
+    }
+}
+
+impl fmt::Display for Loading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loaded => f.write_str("modprobe loaded it"),
+            Self::Failed => f.write_str("modprobe could not load it"),
+            Self::NotRun(error) => write!(f, "modprobe cannot be run ({error})"),
+        }
+    }
+}
+
+/// Runs `modprobe -q MODULE`; blocks while it runs.
+pub fn load(module: &str) -> Loading {
+    let mut modprobe = Command::new("modprobe");
+    modprobe.args(["-q", "--", module]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    match modprobe.status() {
+        Ok(status) if status.success() => Loading::Loaded,
+        Ok(_) => Loading::Failed,
+        Err(error) => Loading::NotRun(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_that_does_not_exist_is_not_loaded() {
+        let loading = load("ipvsd_no_such_module");
+        assert!(!loading.succeeded(), "{loading}");
+    }
+}

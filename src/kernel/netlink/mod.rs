@@ -1,0 +1,17 @@
+//! Netlink without a family's meaning: bytes, batches, sockets. What the messages say is for `ipvs` and `route`.
+//!
+//! | file | job |
+//! |---|---|
+//! | [`encode`] | many messages, one after another, in one buffer |
+//! | [`decode`] | messages and attributes out of a buffer, whatever is in it |
+//! | [`family`] | the number that this kernel gave to a generic netlink family |
+//! | [`socket`] | sends a batch in one system call, tells whose answer is whose, reads whole dumps |
+
+pub mod decode;
+pub mod encode;
+pub mod family;
+pub mod socket;
+
+pub use decode::Malformed;
+pub use encode::{Batch, Message};
+pub use socket::{Answer, Counters, Socket};
