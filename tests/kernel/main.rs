@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod demo;
 mod lab;
 mod network;
 mod node;
@@ -32,5 +33,5 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    [network::trials(), node::trials(), smoke::trials(), traffic::trials(), traffic_changes::trials()].into_iter().flatten().collect()
+    [demo::trials(), network::trials(), node::trials(), smoke::trials(), traffic::trials(), traffic_changes::trials()].into_iter().flatten().collect()
 }
