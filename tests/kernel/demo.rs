@@ -43,9 +43,9 @@ fn every_backend_answers_and_nothing_is_left() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     for line in [
-        "web       http://10.96.0.10:80",
-        "web       http://[fd00:96::10]:80",
-        "weighted  udp://[fd00:96::20]:7",
+        "web (rr)             http://10.96.0.10:80",
+        "web (rr)             http://[fd00:96::10]:80",
+        "weighted (wrr 3:2:1) udp://[fd00:96::20]:7",
         "TCP  10.96.0.20:80 wrr",
         "Every backend answered as it should.",
     ] {
