@@ -1,6 +1,13 @@
 //! The laws: a diff leads from what is found to what is wanted; whatever happens in between, the kernel ends up
 //! holding what the cluster says, nothing foreign is touched, and the cost is that of the change.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops at what it did not expect"
+)]
+
 mod support;
 
 use ipvsd::desired::{Plan, Settings};
@@ -125,6 +132,9 @@ fn meddle(kernel: &mut FakeKernel, mess: Model, trouble: u8) {
         }
     }
     kernel.model.routes.extend(mess.routes);
+    if trouble % 5 == 2 {
+        kernel.edited = kernel.model.virtual_servers.keys().copied().collect();
+    }
     if trouble % 5 == 1 {
         kernel.model = Model::default();
     }

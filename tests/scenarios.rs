@@ -8,6 +8,13 @@
 //!   and what the kernel can load), `connections` (what it counts: `KEY -> DESTINATION COUNT`), `after DURATION`;
 //! - what is expected then, after one pass: `operations`, `kernel`, `problems`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops at what it did not expect"
+)]
+
 use ipvsd::config::duration;
 use ipvsd::desired::Settings;
 use ipvsd::kernel::fake::FakeKernel;
@@ -80,7 +87,7 @@ impl Stage {
         let directory = tempfile::tempdir().unwrap();
         let options = Options { drain_timeout: Duration::from_secs(60), ..Options::default() };
         Self {
-            manifests: Manifests::open(directory.path()).unwrap(),
+            manifests: Manifests::new(directory.path()),
             reconciler: Reconciler::new(FakeKernel::default(), Settings::default(), options),
             now: Duration::ZERO,
             last: None,
@@ -113,7 +120,11 @@ impl Stage {
 
     fn write(&mut self, name: &str, body: &str) {
         let path = self.directory.path().join(name);
-        if body.is_empty() { fs::remove_file(path).unwrap() } else { fs::write(path, body).unwrap() }
+        if body.is_empty() {
+            fs::remove_file(path).unwrap()
+        } else {
+            fs::write(path, body).unwrap()
+        }
         let update = self.manifests.load().unwrap();
         self.reconciler.take(update.changes);
         self.problems = update.problems;

@@ -25,8 +25,10 @@ const TROUBLE: u8 = 2;
 /// directory of manifests, and shows what the kernel holds.
 #[derive(Debug, Parser)]
 #[command(name = "ipvsd", version, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done, or nothing differs. 1 it ran and the answer is no: an object could not be \
-programmed, or `diff` found differences. 2 it could not run.")]
+#[command(
+    after_help = "Exit codes: 0 done, or nothing differs. 1 it ran and the answer is no: an object could not be \
+programmed, or `diff` found differences. 2 it could not run."
+)]
 struct CommandLine {
     /// What to log, to stderr: a level (error, warn, info, debug, trace) or `module=level` pairs
     #[arg(long, global = true, value_name = "FILTER", env = "IPVSD_LOG", default_value = "info")]

@@ -33,7 +33,8 @@ pub struct ProxyOptions {
 impl ProxyOptions {
     /// The configuration that these flags ask for.
     pub fn resolve(self) -> Config {
-        let intervals = Intervals { resync: self.ipvs_sync_period, rest: self.ipvs_min_sync_period, ..Intervals::default() };
+        let intervals =
+            Intervals { resync: self.ipvs_sync_period, rest: self.ipvs_min_sync_period, ..Intervals::default() };
         Config {
             manifests: self.manifests,
             settings: Settings { scheduling: Scheduling::with_usual_flags(self.ipvs_scheduler), ..Settings::default() },

@@ -53,7 +53,14 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_go_reads_them() {
-        let cases = [("0", 0), ("30s", 30_000), ("1m30s", 90_000), ("1.5h", 5_400_000), ("250ms", 250), ("24h0m0s", 86_400_000)];
+        let cases = [
+            ("0", 0),
+            ("30s", 30_000),
+            ("1m30s", 90_000),
+            ("1.5h", 5_400_000),
+            ("250ms", 250),
+            ("24h0m0s", 86_400_000),
+        ];
         for (text, milliseconds) in cases {
             assert_eq!(parse(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }

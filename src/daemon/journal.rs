@@ -20,6 +20,8 @@ pub struct Journal {
     failures: BTreeSet<String>,
     /// Why the kernel could not be read in the last pass.
     unread: Option<String>,
+    /// Whether it was said that the node does not forward IPv6.
+    told_of_ipv6: bool,
 }
 
 impl Journal {
@@ -64,8 +66,17 @@ impl Journal {
         self.failures = failures;
     }
 
+    /// Says once that IPv6 virtual servers will not work.
+    pub fn note_ipv6_not_forwarded(&mut self) {
+        if !std::mem::replace(&mut self.told_of_ipv6, true) {
+            warn!(
+                "IPv6 virtual servers cannot reach other hosts: net.ipv6.conf.all.forwarding is 0, and ipvsd leaves that to you"
+            );
+        }
+    }
+
     fn note_unread(&mut self, report: &Report) {
-        let unread = report.unread.as_ref().map(|error| format!("{:#}", anyhow::Error::msg(error.to_string())));
+        let unread = report.unread.as_ref().map(|error| error_with_causes(error));
         if unread != self.unread
             && let Some(error) = &unread
         {
@@ -73,4 +84,15 @@ impl Journal {
         }
         self.unread = unread;
     }
+}
+
+/// An error with all that led to it, in one line.
+fn error_with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
 }

@@ -10,11 +10,12 @@ mod wheel;
 use crate::config::Config;
 use crate::desired::{Moment, Settings};
 use crate::kernel::linux::Linux;
-use crate::kernel::sysctl;
+use crate::kernel::sysctl::{self, Setting};
 use crate::model::Op;
 use crate::reconcile::{Options, Reconciler, Report};
 use crate::state::{Change, Problem};
 use anyhow::Context;
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use tokio::runtime::{Builder, Runtime};
@@ -115,7 +116,11 @@ pub fn cleanup() -> anyhow::Result<Report> {
 /// Opens the kernel, sets the sysctls that balancing needs and proves that it can balance.
 fn prepared_kernel(config: &Config) -> anyhow::Result<Linux> {
     let mut kernel = Linux::open()?;
-    sysctl::prepare()?;
+    let proc_sys = Path::new(sysctl::ROOT);
+    let wanted = sysctl::settings(sysctl::running_kernel(proc_sys)?);
+    for Setting { path, value } in sysctl::establish(proc_sys, &wanted)? {
+        info!("set {path} to {value}");
+    }
     let scheduler = config.settings.scheduling.scheduler;
     probe::probe(&mut kernel, scheduler).with_context(|| {
         format!("this kernel cannot balance with {scheduler}; if a module is missing: modprobe ip_vs_{scheduler}")

@@ -26,7 +26,7 @@ impl Sources {
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let node = NodeWatch::open().await.context("cannot follow this node's addresses")?;
         let files = Watch::open(&config.manifests)?;
-        Ok(Self { manifests: Manifests::open(&config.manifests)?, files, node, unreadable: None })
+        Ok(Self { manifests: Manifests::new(&config.manifests), files, node, unreadable: None })
     }
 
     /// The first reading of everything.
@@ -50,7 +50,7 @@ impl Sources {
                 _ = interrupt.recv() => return Ok(()),
                 _ = &mut end => anyhow::bail!("the reconciler ended by itself"),
             };
-            for message in news {
+            if let Some(message) = news {
                 wheel.send(message).context("the reconciler ended by itself")?;
             }
         }

@@ -2,10 +2,11 @@
 
 use super::journal::Journal;
 use crate::desired::Moment;
-use crate::kernel::Kernel;
-use crate::model::Op;
+use crate::kernel::{Kernel, sysctl};
+use crate::model::{Family, Op};
 use crate::reconcile::{Reconciler, Report};
 use crate::state::{Change, Node, Problem};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -48,7 +49,7 @@ impl<K: Kernel> Wheel<K> {
                 }
                 next = inbox.try_recv().map_err(|_| RecvTimeoutError::Timeout);
             }
-            if next == Err(RecvTimeoutError::Disconnected) {
+            if matches!(next, Err(RecvTimeoutError::Disconnected)) {
                 return;
             }
             if self.wait().is_zero() {
@@ -76,9 +77,16 @@ impl<K: Kernel> Wheel<K> {
         let start = self.now();
         let report = self.reconciler.pass(start);
         let reconciler = &self.reconciler;
-        let owner = |op: &Op| op.virtual_server().and_then(|key| reconciler.owner(&key)).map(|owner| format!("{owner}: "));
+        let owner =
+            |op: &Op| op.virtual_server().and_then(|key| reconciler.owner(&key)).map(|owner| format!("{owner}: "));
         self.journal.note_pass(&report, self.now().saturating_sub(start), |op| owner(op).unwrap_or_default());
         self.note_problems();
+        if report.changes() > 0
+            && self.reconciler.serves(Family::Ipv6)
+            && !sysctl::forwards_ipv6(Path::new(sysctl::ROOT))
+        {
+            self.journal.note_ipv6_not_forwarded();
+        }
         report
     }
 

@@ -119,6 +119,11 @@ impl<K: Kernel> Reconciler<K> {
         self.plan.owner(key).cloned().map(ObjectRef::Service)
     }
 
+    /// Whether any virtual server of a family is wanted.
+    pub fn serves(&self, family: Family) -> bool {
+        self.plan.keys().any(|key| key.family() == family)
+    }
+
     /// The kernel, for those who count what was asked of it.
     pub fn kernel(&self) -> &K {
         &self.kernel
@@ -136,7 +141,7 @@ impl<K: Kernel> Reconciler<K> {
 
     fn read(&mut self, now: Moment) -> Result<Reading, ObserveError> {
         if self.pace.reading_is_due(now) {
-            self.found = self.kernel.observe(Scope::All)?;
+            self.found = self.read_all()?;
             if self.schedulers_again <= now && !self.settings.unavailable.is_empty() {
                 let again = std::mem::take(&mut self.settings.unavailable);
                 self.state.touch(|service| service.scheduling.is_some_and(|own| again.contains(&own.scheduler)));
@@ -155,13 +160,27 @@ impl<K: Kernel> Reconciler<K> {
         Ok(Reading::Some(keys.into_iter().collect(), seen.connections))
     }
 
+    /// Reads everything. What was ours when last seen and is foreign now was edited by hand: it is ours to repair.
+    fn read_all(&mut self) -> Result<Observation, ObserveError> {
+        let mut seen = self.kernel.observe(Scope::All)?;
+        let was_ours = |key: &&VirtualServerKey| self.found.model.virtual_servers.contains_key(key);
+        let edited: Vec<_> = seen.foreign.iter().filter(was_ours).copied().collect();
+        if !edited.is_empty() {
+            let mut again = self.kernel.observe(Scope::VirtualServers(&edited))?;
+            seen.foreign.retain(|key| !again.model.virtual_servers.contains_key(key));
+            seen.model.virtual_servers.append(&mut again.model.virtual_servers);
+            seen.connections.append(&mut again.connections);
+        }
+        Ok(seen)
+    }
+
     /// Decides and applies; once more if that showed that schedulers are missing.
     fn settle(&mut self, reading: &Reading, now: Moment) -> Report {
         let mut report = Report { read_all: matches!(reading, Reading::All), ..Report::default() };
         self.apply(reading, now, &mut report);
         if self.note_missing_schedulers(&report.failed, now) {
             report.failed.clear();
-            self.found = match self.kernel.observe(Scope::All) {
+            self.found = match self.read_all() {
                 Ok(found) => found,
                 Err(error) => {
                     report.unread = Some(error);

@@ -26,9 +26,7 @@ fn main() -> ExitCode {
     match lab::Place::find() {
         lab::Place::Here => libtest_mimic::run(&arguments, trials()).exit_code(),
         lab::Place::Lab => lab::run_this_program_there(),
-        lab::Place::Nowhere => {
-            libtest_mimic::run(&arguments, lab::unable_to_run(trials())).exit_code()
-        }
+        lab::Place::Nowhere => libtest_mimic::run(&arguments, lab::unable_to_run(trials())).exit_code(),
     }
 }
 

@@ -38,7 +38,10 @@ impl Cluster {
                     keys.extend(self.node.addresses.iter().map(on));
                 }
                 for key in keys.into_iter().filter(|key| !foreign.contains(key)) {
-                    model.virtual_servers.entry(key).or_insert_with(|| self.server(service, port, key.family(), known));
+                    model
+                        .virtual_servers
+                        .entry(key)
+                        .or_insert_with(|| self.server(service, (port, key.family()), known));
                 }
             }
         }
@@ -51,7 +54,7 @@ impl Cluster {
         model
     }
 
-    fn server(&self, service: &Service, port: &ServicePort, family: Family, known: &[&str]) -> VirtualServer {
+    fn server(&self, service: &Service, (port, family): (&ServicePort, Family), known: &[&str]) -> VirtualServer {
         let scheduler = service.scheduling.map(|own| own.scheduler).filter(|own| known.contains(&own.as_str()));
         let scheduler = scheduler.unwrap_or("rr".parse().unwrap());
         let spec = VirtualServerSpec {

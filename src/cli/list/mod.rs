@@ -27,7 +27,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut table = Linux::open()?.table()?;
     sort(&mut table);
     let mut out = io::BufWriter::new(io::stdout().lock());
-    if arguments.json { json::print(&mut out, &table)? } else { text::print(&mut out, &table)? }
+    if arguments.json {
+        json::print(&mut out, &table)?
+    } else {
+        text::print(&mut out, &table)?
+    }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
 }

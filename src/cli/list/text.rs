@@ -71,7 +71,9 @@ fn mask(service: &ServiceEntry) -> String {
 /// `sh-fallback,sh-port` and the like; bits without a name of their scheduler are `flag-1` to `flag-3`.
 fn scheduler_flags(service: &ServiceEntry) -> String {
     let mut text = String::new();
-    for (number, flag, name) in [(1, SchedulerFlags::FALLBACK, "fallback"), (2, SchedulerFlags::PORT, "port"), (3, SchedulerFlags(0x20), "")] {
+    for (number, flag, name) in
+        [(1, SchedulerFlags::FALLBACK, "fallback"), (2, SchedulerFlags::PORT, "port"), (3, SchedulerFlags(0x20), "")]
+    {
         if !service.scheduler_flags().contains(flag) {
             continue;
         }
