@@ -23,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
         ),
         trial("traffic_changes::a_udp_flow_leaves_a_removed_endpoint_at_once", a_udp_flow_leaves_a_removed_endpoint),
         trial("traffic_changes::connections_and_counters_survive_a_crash", connections_and_counters_survive_a_crash),
+        trial("traffic_changes::traffic_goes_on_after_a_stop", traffic_goes_on_after_a_stop),
         trial("traffic_changes::draining_goes_on_after_a_crash", draining_goes_on_after_a_crash),
     ]
 }
@@ -145,6 +146,18 @@ fn connections_and_counters_survive_a_crash() {
     }
     rig.wait_until("15 connections are counted", |rig| connections(rig) == 15);
     assert!(rules.lines().all(|rule| rig.rules().contains(rule)), "{rules}\nbecame\n{}", rig.rules());
+}
+
+fn traffic_goes_on_after_a_stop() {
+    let mut rig = rig(&[]);
+    let (conversation, index) = converse(&rig, VIPS[1]);
+    let rules = rig.rules();
+    rig.stop_daemon();
+    assert_eq!(rig.rules(), rules);
+    for request in requests(&VIPS) {
+        assert_eq!(rig.spread(request, 12), [4, 4, 4], "{request:?}");
+    }
+    assert_eq!(say(&conversation).unwrap(), rig.network.backends[index].name);
 }
 
 fn draining_goes_on_after_a_crash() {

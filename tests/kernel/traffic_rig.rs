@@ -59,6 +59,12 @@ impl Rig {
         self.daemon.take().unwrap().kill().unwrap();
     }
 
+    /// Ends the daemon with SIGTERM, and checks that it ends well.
+    pub fn stop_daemon(&mut self) {
+        let status = self.daemon.take().unwrap().stop().unwrap();
+        assert!(status.success(), "{status}");
+    }
+
     /// Writes an object, over its former self.
     pub fn put(&self, object: &Value) {
         let name = format!("{}-{}.json", object["kind"], object["metadata"]["name"]).replace('"', "");
