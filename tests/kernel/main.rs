@@ -1,13 +1,19 @@
 //! Runs the tests that need a kernel with IPVS: collects them from the modules beside this file, one per subject.
 //! Where they can run is decided in `lab.rs`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
 mod commands;
 mod cost;
+mod demo;
 mod lab;
 mod network;
 mod node;
 mod program;
 mod smoke;
+mod traffic;
+mod traffic_changes;
+mod traffic_rig;
 
 use std::process::ExitCode;
 
@@ -28,8 +34,15 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    [commands::trials(), cost::trials(), network::trials(), node::trials(), smoke::trials()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let subjects = [
+        commands::trials(),
+        cost::trials(),
+        demo::trials(),
+        network::trials(),
+        node::trials(),
+        smoke::trials(),
+        traffic::trials(),
+        traffic_changes::trials(),
+    ];
+    subjects.into_iter().flatten().collect()
 }
