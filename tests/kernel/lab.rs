@@ -43,17 +43,9 @@ impl Place {
 pub fn run_this_program_there() -> ExitCode {
     let boot = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/boot");
     let this = env::current_exe().expect("/proc is mounted on every Linux");
-    let outcome = Command::new(boot)
-        .arg(this)
-        .args(env::args_os().skip(1))
-        .status();
+    let outcome = Command::new(boot).arg(this).args(env::args_os().skip(1)).status();
     match outcome {
-        Ok(status) => ExitCode::from(
-            status
-                .code()
-                .and_then(|code| code.try_into().ok())
-                .unwrap_or(1),
-        ),
+        Ok(status) => ExitCode::from(status.code().and_then(|code| code.try_into().ok()).unwrap_or(1)),
         Err(error) => {
             eprintln!("{boot}: {error}");
             ExitCode::FAILURE
@@ -67,9 +59,7 @@ pub fn unable_to_run(trials: Vec<Trial>) -> Vec<Trial> {
     eprintln!("\n{NO_KERNEL}");
     trials
         .into_iter()
-        .map(|trial| {
-            Trial::test(trial.name(), || Err(Failed::from(NO_KERNEL))).with_ignored_flag(!required)
-        })
+        .map(|trial| Trial::test(trial.name(), || Err(Failed::from(NO_KERNEL))).with_ignored_flag(!required))
         .collect()
 }
 
@@ -91,9 +81,7 @@ pub fn in_namespace<T: Send>(body: impl FnOnce() -> T + Send) -> T {
             enter_new_namespace();
             body()
         });
-        inside
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
@@ -112,10 +100,7 @@ fn enter_new_namespace() {
 /// # Panics
 /// If it cannot be started or fails; the message has its arguments and what it printed on stderr.
 pub fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(
         output.status.success(),
         "{program} {}: {}\n{}",

@@ -1,6 +1,16 @@
 //! Runs the tests that need a kernel with IPVS: collects them from the modules beside this file, one per subject.
 //! Where they can run is decided in `lab.rs`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod contract;
+mod contract_linux;
 mod lab;
 mod smoke;
 
@@ -18,12 +28,10 @@ fn main() -> ExitCode {
     match lab::Place::find() {
         lab::Place::Here => libtest_mimic::run(&arguments, trials()).exit_code(),
         lab::Place::Lab => lab::run_this_program_there(),
-        lab::Place::Nowhere => {
-            libtest_mimic::run(&arguments, lab::unable_to_run(trials())).exit_code()
-        }
+        lab::Place::Nowhere => libtest_mimic::run(&arguments, lab::unable_to_run(trials())).exit_code(),
     }
 }
 
 fn trials() -> Vec<Trial> {
-    [smoke::trials()].into_iter().flatten().collect()
+    [smoke::trials(), contract_linux::trials()].into_iter().flatten().collect()
 }

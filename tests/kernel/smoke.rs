@@ -9,27 +9,19 @@ use neli::utils::Groups;
 use crate::lab::{in_namespace, run, trial};
 
 /// Every scheduler of Linux 6.1 but twos, which Debian's user-mode kernel does not have.
-const SCHEDULERS: [&str; 13] = [
-    "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh",
-];
+const SCHEDULERS: [&str; 13] = ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh"];
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial(
-            "smoke::ipvs_answers_generic_netlink",
-            ipvs_answers_generic_netlink,
-        ),
+        trial("smoke::ipvs_answers_generic_netlink", ipvs_answers_generic_netlink),
         trial("smoke::every_scheduler_loads", every_scheduler_loads),
-        trial(
-            "smoke::namespaces_have_tables_of_their_own",
-            namespaces_have_tables_of_their_own,
-        ),
+        trial("smoke::namespaces_have_tables_of_their_own", namespaces_have_tables_of_their_own),
     ]
 }
 
 fn ipvs_answers_generic_netlink() {
-    let (router, _multicast) = NlRouter::connect(NlFamily::Generic, None, Groups::empty())
-        .expect("a generic netlink socket");
+    let (router, _multicast) =
+        NlRouter::connect(NlFamily::Generic, None, Groups::empty()).expect("a generic netlink socket");
     let family = router.resolve_genl_family("IPVS").expect("the family IPVS");
     assert!(family >= 0x10, "{family} is below the first dynamic family");
 }
@@ -42,10 +34,7 @@ fn every_scheduler_loads() {
     let rules = run("ipvsadm", &["-S", "-n"]);
     for (address, scheduler) in (1..).zip(SCHEDULERS) {
         let rule = format!("-A -t 192.0.2.{address}:80 -s {scheduler}");
-        assert!(
-            rules.lines().any(|line| line.starts_with(&rule)),
-            "no `{rule}` in\n{rules}"
-        );
+        assert!(rules.lines().any(|line| line.starts_with(&rule)), "no `{rule}` in\n{rules}");
     }
 }
 
