@@ -1,5 +1,7 @@
 //! Holds the fake kernel to what Linux does: see kernel/contract.rs, which runs on both.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 #[path = "kernel/contract.rs"]
 mod contract;
 

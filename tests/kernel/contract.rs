@@ -14,8 +14,11 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+/// Panics if the kernel does not do what is asserted.
+pub type Case = fn(&mut dyn Kernel);
+
 /// The cases by name.
-pub const CASES: &[(&str, fn(&mut dyn Kernel))] = &[
+pub const CASES: &[(&str, Case)] = &[
     ("what_is_added_is_observed", what_is_added_is_observed),
     ("updates_change_in_place", updates_change_in_place),
     ("removals_take_away_that_and_no_more", removals_take_away_that_and_no_more),
