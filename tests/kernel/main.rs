@@ -12,6 +12,7 @@
 mod contract;
 mod contract_linux;
 mod lab;
+mod record;
 mod smoke;
 
 use std::process::ExitCode;
@@ -33,5 +34,5 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    [smoke::trials(), contract_linux::trials()].into_iter().flatten().collect()
+    [smoke::trials(), contract_linux::trials(), record::trials()].into_iter().flatten().collect()
 }
