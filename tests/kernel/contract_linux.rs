@@ -4,15 +4,16 @@
 use crate::contract::{CASES, apply, destination, ip, observe, scheduled, tcp};
 use crate::lab::{in_namespace, run, trial};
 use ipvsd::kernel::ipvs::encode::Encoder;
-use ipvsd::kernel::linux::Linux;
+use ipvsd::kernel::linux::{Linux, OpenError};
 use ipvsd::kernel::netlink::{Answer, Socket, family};
 use ipvsd::kernel::{Cause, Errno, Kernel, Scope, sysctl};
-use ipvsd::model::{DestinationSpec, Family, Op, RouteSpec, VirtualServerKey};
+use ipvsd::model::{DestinationSpec, Family, Op, Persistence, RouteSpec, VirtualServerKey, VirtualServerSpec};
 use libtest_mimic::Trial;
 use neli::consts::socket::NlFamily;
 use std::collections::BTreeSet;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,9 @@ pub fn trials() -> Vec<Trial> {
         trial("linux::others_routes_are_left_alone", others_routes_are_left_alone),
         trial("linux::the_owners_tag_is_invisible_to_ipvsadm", the_owners_tag_is_invisible_to_ipvsadm),
         trial("linux::editing_by_hand_takes_a_virtual_server_over", editing_by_hand_takes_a_virtual_server_over),
+        trial("linux::the_owners_tag_disturbs_no_scheduling", the_owners_tag_disturbs_no_scheduling),
+        trial("linux::a_scheduler_that_is_not_loaded_gets_loaded", a_scheduler_that_is_not_loaded_gets_loaded),
+        trial("linux::without_the_right_to_it_says_which", without_the_right_to_it_says_which),
         trial("linux::connections_are_counted", connections_are_counted),
         trial("linux::the_table_has_what_others_made", the_table_has_what_others_made),
         trial("linux::lost_answers_are_told_as_unknown", lost_answers_are_told_as_unknown),
@@ -134,6 +138,48 @@ fn editing_by_hand_takes_a_virtual_server_over() {
     run("ipvsadm", &["-E", "-t", "10.96.0.1:80", "-s", "wrr"]);
     let seen = observe(&mut linux);
     assert_eq!((seen.model, seen.foreign), (Default::default(), BTreeSet::from([key])));
+}
+
+/// Every connection goes on in turn, or with persistence to where the client's first one went.
+fn the_owners_tag_disturbs_no_scheduling() {
+    let mut linux = Linux::open().unwrap();
+    run("ip", &["address", "add", "192.168.7.1/32", "dev", "lo"]);
+    let reals = [destination("192.168.7.1", 8080), destination("192.168.7.1", 8081)];
+    let _backends = reals.map(|real| TcpListener::bind((real.address, real.port)).unwrap());
+    let persistence = Some(Persistence { timeout: 300, prefix: 32 });
+    let spread = |key: VirtualServerKey, spec: VirtualServerSpec, linux: &mut Linux| -> Vec<u32> {
+        let mut ops = vec![Op::AddVirtualServer(key, spec)];
+        ops.extend(reals.map(|real| Op::AddDestination(key, real, DestinationSpec::masquerading(1))));
+        apply(linux, &ops);
+        let VirtualServerKey::Address { address, port, .. } = key else { return Vec::new() };
+        let _clients = [(); 6].map(|()| TcpStream::connect((address, port)).unwrap());
+        let mut counts: Vec<u32> =
+            reals.iter().filter_map(|real| observe(linux).connections.get(&(key, *real)).copied()).collect();
+        counts.sort_unstable();
+        counts
+    };
+    apply(&mut linux, &[Op::AddRoute(ip("10.96.0.1"), RouteSpec { preferred_source: Some(ip("192.168.7.1")) })]);
+    assert_eq!(spread(tcp("10.96.0.1", 80), scheduled("rr"), &mut linux), [3, 3]);
+    let sticky = VirtualServerSpec { persistence, ..scheduled("rr") };
+    assert_eq!(spread(tcp("10.96.0.1", 81), sticky, &mut linux), [6]);
+}
+
+fn a_scheduler_that_is_not_loaded_gets_loaded() {
+    // It may be in use by somebody else's namespace, or be part of the kernel.
+    let _ = Command::new("modprobe").args(["-q", "-r", "ip_vs_nq"]).status();
+    let mut linux = Linux::open().unwrap();
+    apply(&mut linux, &[Op::AddVirtualServer(tcp("10.96.0.1", 80), scheduled("nq"))]);
+    assert_eq!(observe(&mut linux).model.to_string(), "tcp 10.96.0.1:80 nq\n");
+}
+
+fn without_the_right_to_it_says_which() {
+    // SAFETY: three numbers; the raw call changes this thread alone, which ends with this test.
+    #[allow(unsafe_code)]
+    let changed = unsafe { libc::syscall(libc::SYS_setresuid, 65_534, 65_534, 65_534) };
+    assert_eq!(changed, 0);
+    let error = Linux::open().err().unwrap();
+    assert!(matches!(error, OpenError::NotPermitted), "{error:?}");
+    assert!(error.to_string().contains("CAP_NET_ADMIN"));
 }
 
 fn connections_are_counted() {
