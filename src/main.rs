@@ -1,3 +1,7 @@
 //! The program: everything is in the library, see `src/lib.rs`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ipvsd::cli::main()
+}

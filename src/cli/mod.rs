@@ -1,1 +1,87 @@
-//! To come.
+//! The command line: reads it, runs the subcommand, prints, and chooses the exit code.
+//!
+//! Exit codes, for every subcommand: 0 means done, or nothing differs; 1 means it ran and the answer is no (some
+//! object could not be programmed, `diff` found differences); 2 means that it could not run (usage, rights, no
+//! IPVS in the kernel, an unreadable directory).
+
+mod cleanup;
+mod diff;
+mod list;
+mod options;
+mod run;
+
+use clap::{Parser, Subcommand};
+use std::io::{self, ErrorKind};
+use std::process::ExitCode;
+
+/// It ran, and the answer is no.
+const NO: u8 = 1;
+/// It could not run.
+const TROUBLE: u8 = 2;
+
+/// A node's service proxy on kernel IPVS.
+///
+/// ipvsd programs the kernel's IPVS load balancer from Kubernetes Services and EndpointSlices, here read from a
+/// directory of manifests, and shows what the kernel holds.
+#[derive(Debug, Parser)]
+#[command(name = "ipvsd", version, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 done, or nothing differs. 1 it ran and the answer is no: an object could not be \
+programmed, or `diff` found differences. 2 it could not run."
+)]
+struct CommandLine {
+    /// What to log, to stderr: a level (error, warn, info, debug, trace) or `module=level` pairs
+    #[arg(long, global = true, value_name = "FILTER", env = "IPVSD_LOG", default_value = "info")]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Keep the kernel's virtual servers as the manifests say
+    Run(run::Arguments),
+    /// Print the kernel's virtual servers in the layout of `ipvsadm -L -n`; needs no daemon
+    List(list::Arguments),
+    /// Print what `run` would change in the kernel, and change nothing
+    Diff(diff::Arguments),
+    /// Remove every virtual server and route that ipvsd made, and nothing else
+    Cleanup,
+    /// Balance real requests between backends in private network namespaces, and show how
+    Demo,
+}
+
+/// Runs the program that the process's arguments ask for.
+pub fn main() -> ExitCode {
+    let line = CommandLine::parse();
+    if let Err(error) = start_logging(&line.log) {
+        eprintln!("ipvsd: --log {}: {error}", line.log);
+        return ExitCode::from(TROUBLE);
+    }
+    let ended = match line.command {
+        Command::Run(arguments) => run::run(arguments),
+        Command::List(arguments) => list::run(&arguments),
+        Command::Diff(arguments) => diff::run(arguments),
+        Command::Cleanup => cleanup::run(),
+        Command::Demo => crate::demo::run(),
+    };
+    ended.unwrap_or_else(|error| {
+        if is_closed_pipe(&error) {
+            return ExitCode::SUCCESS;
+        }
+        eprintln!("ipvsd: {error:#}");
+        ExitCode::from(TROUBLE)
+    })
+}
+
+fn start_logging(filter: &str) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::builder().parse(filter)?;
+    let to_terminal = io::IsTerminal::is_terminal(&io::stderr());
+    let format = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(to_terminal);
+    format.with_target(false).try_init().map_err(|error| anyhow::anyhow!(error))
+}
+
+/// Whoever reads our output has read enough: `ipvsd list | head`.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|io| io.kind() == ErrorKind::BrokenPipe)
+}

@@ -1,1 +1,35 @@
-//! To come.
+//! What this node's kernel should hold. Pure: cluster state, node and settings in, virtual servers out.
+//!
+//! [`endpoints`] chooses who gets traffic, [`frontends`] where it comes in, [`ipvs`] with which scheduler and
+//! persistence; [`part`] puts these together
+//! for one Service, [`plan`] folds the Services into one whole and settles who has an address that two want;
+//! [`drain`] keeps what goes until its connections are gone.
+
+pub mod drain;
+pub mod endpoints;
+pub mod frontends;
+pub mod ipvs;
+pub mod part;
+pub mod plan;
+
+use crate::model::SchedulerName;
+use crate::state::Scheduling;
+use std::collections::BTreeSet;
+
+pub use drain::{Drains, Moment};
+pub use plan::Plan;
+
+/// What the deciding depends on besides the cluster and the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// For Services that choose no scheduler, and for those whose choice the kernel cannot load.
+    pub scheduling: Scheduling,
+    /// Schedulers that the kernel was asked for and could not load.
+    pub unavailable: BTreeSet<SchedulerName>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { scheduling: Scheduling::with_usual_flags(SchedulerName::RR), unavailable: BTreeSet::new() }
+    }
+}

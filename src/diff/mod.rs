@@ -1,1 +1,76 @@
-//! To come.
+//! What must change to get from what is found to what is wanted, in a safe order.
+//!
+//! Pure: two models in, operations out. The law, in `tests/converge.rs`: applying `diff(wanted, found)` to
+//! `found` gives `wanted`, and `diff(x, x)` is empty.
+
+use crate::model::{Model, Op, RouteSpec, VirtualServer, VirtualServerKey};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// The operations that turn `found` into `wanted`, sorted by phase and repeatable.
+pub fn diff(wanted: &Model, found: &Model) -> Vec<Op> {
+    let mut ops = Vec::new();
+    pairs(&wanted.virtual_servers, &found.virtual_servers, |key, wanted, found| {
+        virtual_server(*key, wanted, found, &mut ops);
+    });
+    pairs(&wanted.routes, &found.routes, |vip, wanted, found| ops.extend(route(*vip, wanted, found)));
+    ops.sort_by_key(Op::phase);
+    ops
+}
+
+fn virtual_server(
+    key: VirtualServerKey,
+    wanted: Option<&VirtualServer>,
+    found: Option<&VirtualServer>,
+    ops: &mut Vec<Op>,
+) {
+    let Some(wanted) = wanted else {
+        // The kernel takes the destinations along.
+        ops.extend(found.map(|_| Op::RemoveVirtualServer(key)));
+        return;
+    };
+    match found {
+        None => ops.push(Op::AddVirtualServer(key, wanted.spec)),
+        Some(found) if found.spec != wanted.spec => ops.push(Op::UpdateVirtualServer(key, wanted.spec)),
+        Some(_) => {}
+    }
+    let none = BTreeMap::new();
+    let found = found.map_or(&none, |found| &found.destinations);
+    pairs(&wanted.destinations, found, |destination, wanted, found| match (wanted, found) {
+        (Some(spec), None) => ops.push(Op::AddDestination(key, *destination, *spec)),
+        (Some(spec), Some(old)) if spec != old => ops.push(Op::UpdateDestination(key, *destination, *spec)),
+        (None, Some(_)) => ops.push(Op::RemoveDestination(key, *destination)),
+        _ => {}
+    });
+}
+
+fn route(vip: IpAddr, wanted: Option<&RouteSpec>, found: Option<&RouteSpec>) -> Option<Op> {
+    match (wanted, found) {
+        (Some(spec), None) => Some(Op::AddRoute(vip, *spec)),
+        (Some(spec), Some(old)) if spec != old => Some(Op::UpdateRoute(vip, *spec)),
+        (None, Some(_)) => Some(Op::RemoveRoute(vip)),
+        _ => None,
+    }
+}
+
+/// Calls `visit` once for each key of either map, in order, with both values.
+fn pairs<K: Ord, V>(
+    wanted: &BTreeMap<K, V>,
+    found: &BTreeMap<K, V>,
+    mut visit: impl FnMut(&K, Option<&V>, Option<&V>),
+) {
+    let (mut wanted, mut found) = (wanted.iter().peekable(), found.iter().peekable());
+    loop {
+        let order = match (wanted.peek(), found.peek()) {
+            (Some((w, _)), Some((f, _))) => w.cmp(f),
+            (Some(_), None) => std::cmp::Ordering::Less,
+            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (None, None) => return,
+        };
+        let left = if order.is_le() { wanted.next() } else { None };
+        let right = if order.is_ge() { found.next() } else { None };
+        if let Some((key, _)) = left.or(right) {
+            visit(key, left.map(|(_, value)| value), right.map(|(_, value)| value));
+        }
+    }
+}

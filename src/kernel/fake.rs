@@ -13,6 +13,8 @@ pub struct FakeKernel {
     pub model: Model,
     /// Virtual servers of somebody else. Adding one of these keys is refused, nothing else can reach them.
     pub foreign: BTreeSet<VirtualServerKey>,
+    /// Virtual servers of ours that lost the mark of it, as by `ipvsadm -E`; an update restores it.
+    pub edited: BTreeSet<VirtualServerKey>,
     /// Connections per destination.
     pub connections: BTreeMap<(VirtualServerKey, DestinationKey), u32>,
     /// Schedulers it can load.
@@ -44,6 +46,7 @@ impl Default for FakeKernel {
         Self {
             model: Model::default(),
             foreign: BTreeSet::new(),
+            edited: BTreeSet::new(),
             connections: BTreeMap::new(),
             schedulers: names.iter().filter_map(|name| name.parse().ok()).collect(),
             refuses: |_| None,
@@ -64,7 +67,8 @@ impl Kernel for FakeKernel {
             Scope::All => {
                 self.cost.full_readings += 1;
                 seen.model = self.model.clone();
-                seen.foreign = self.foreign.clone();
+                seen.foreign = &self.foreign | &self.edited;
+                seen.model.virtual_servers.retain(|key, _| !self.edited.contains(key));
                 seen.connections = self.connections.clone();
             }
             Scope::VirtualServers(keys) => {
@@ -72,6 +76,11 @@ impl Kernel for FakeKernel {
                 for key in keys {
                     let found = self.model.virtual_servers.get(key);
                     seen.model.virtual_servers.extend(found.map(|found| (*key, found.clone())));
+                    if self.edited.contains(key)
+                        && let Some(found) = seen.model.virtual_servers.get_mut(key)
+                    {
+                        found.spec.flags.0 |= 0x8000_0000;
+                    }
                     let counted = self.connections.iter().filter(|((of, _), _)| of == key);
                     seen.connections.extend(counted.map(|(which, count)| (*which, *count)));
                 }
@@ -107,6 +116,9 @@ impl FakeKernel {
             && self.foreign.contains(key)
         {
             return Err(Cause::OutOfDate(Errno::EEXIST));
+        }
+        if let Op::UpdateVirtualServer(key, _) | Op::RemoveVirtualServer(key) = op {
+            self.edited.remove(key);
         }
         self.model.apply(op).map_err(|refusal| match refusal {
             Refusal::Exists => Cause::OutOfDate(Errno::EEXIST),

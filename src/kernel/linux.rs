@@ -206,9 +206,9 @@ impl Kernel for Linux {
             Scope::VirtualServers(keys) => self.services_by_key(keys)?,
         };
         for service in services {
-            if service.is_ours() {
+            if service.is_ours() || matches!(scope, Scope::VirtualServers(_)) {
                 self.observe_ours(&service, &mut observation)?;
-            } else if matches!(scope, Scope::All) {
+            } else {
                 observation.foreign.extend(service.identity.key());
             }
         }

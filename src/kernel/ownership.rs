@@ -3,8 +3,8 @@
 //! The mark is in the object itself, not in a file: what was made a moment before a crash carries it, and what
 //! somebody else made never does. Pure; `ipvs` and `route` write and read the mark.
 //!
-//! A person who edits one of our virtual servers by hand (`ipvsadm -E`) takes the tag off it and so takes it over;
-//! from then on it is foreign.
+//! A person who edits one of our virtual servers by hand (`ipvsadm -E`) takes the tag off it. A running daemon, which
+//! knows it to be its own, puts it right; a daemon that starts then finds it to be foreign.
 
 /// What our virtual servers have in the high half of their flags (`IP_VS_SVC_F_*`, linux/ip_vs.h). The kernel uses the
 /// lowest five bits, keeps and tells all 32 (`ip_vs_add_service`, `ip_vs_edit_service`), and ipvsadm shows only those it knows.
@@ -29,6 +29,12 @@ pub fn tagged(flags: u32) -> u32 {
 /// Flags without the tag, or whatever else is in its place.
 pub fn without_tag(flags: u32) -> u32 {
     flags & !TAG_MASK
+}
+
+/// Flags whose high half says how they differ from the tag: 0 for ours, so that a virtual server that lost its tag
+/// differs from every one that is wanted.
+pub fn compared_with_tag(flags: u32) -> u32 {
+    flags ^ TAG
 }
 
 /// Whether a virtual server with these flags is ours.
@@ -57,6 +63,8 @@ mod tests {
     #[test]
     fn the_tag_leaves_the_settings_alone() {
         assert_eq!(without_tag(tagged(0x801f)), 0x801f);
+        assert_eq!(compared_with_tag(tagged(0x801f)), 0x801f);
+        assert_ne!(compared_with_tag(0x801f), 0x801f);
     }
 
     #[test]

@@ -1,1 +1,294 @@
-//! To come.
+//! Turns the wheel: takes in changes, decides, applies, folds what was done into the picture, and reports.
+//!
+//! There is one path. A pass looks at the virtual servers that were touched; at start, after a failure and on the
+//! timer all of them are, and the picture is read from the kernel first. In between the picture is the last
+//! reading with the applied operations folded in, so a change costs what it changes and no reading.
+
+pub mod pace;
+mod report;
+
+use crate::desired::drain::{Connections, Occasion};
+use crate::desired::{Drains, Moment, Plan, Settings};
+use crate::diff::diff;
+use crate::kernel::{Cause, Kernel, Observation, ObserveError, Scope};
+use crate::model::{Family, Model, Op, RouteSpec, VirtualServerKey};
+use crate::state::{Change, ObjectRef, Origin, Problem, State};
+use pace::{Intervals, Pace};
+pub use report::Report;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// What the operator decides about reconciling.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// How often things happen.
+    pub intervals: Intervals,
+    /// How long a departing destination may keep its connections; zero removes it at once.
+    pub drain_timeout: Duration,
+}
+
+/// Owns the state and the kernel, and brings the second in line with the first.
+#[derive(Debug)]
+pub struct Reconciler<K> {
+    kernel: K,
+    options: Options,
+    state: State,
+    settings: Settings,
+    plan: Plan,
+    drains: Drains,
+    pace: Pace,
+    /// The kernel as last read, with what was applied since. Virtual servers and routes that are ours, and the
+    /// keys of those that are not.
+    found: Observation,
+    /// When schedulers that could not be loaded are tried again.
+    schedulers_again: Moment,
+}
+
+/// What a pass has read before it decides.
+enum Reading {
+    Nothing,
+    All,
+    Some(BTreeSet<VirtualServerKey>, Connections),
+}
+
+impl<K: Kernel> Reconciler<K> {
+    /// How long a scheduler that could not be loaded is not asked for again.
+    const SCHEDULER_PATIENCE: Duration = Duration::from_secs(300);
+
+    /// A reconciler that has done nothing yet. The first pass reads everything.
+    pub fn new(kernel: K, settings: Settings, options: Options) -> Self {
+        Self {
+            kernel,
+            options,
+            state: State::default(),
+            settings,
+            plan: Plan::default(),
+            drains: Drains::default(),
+            pace: Pace::new(options.intervals),
+            found: Observation::default(),
+            schedulers_again: Moment::ZERO,
+        }
+    }
+
+    /// Takes in changes of the input; the next pass acts on them.
+    pub fn take(&mut self, changes: impl IntoIterator<Item = Change>) {
+        for change in changes {
+            if matches!(&change, Change::Node(node) if node != self.state.node()) {
+                // With an address go the routes that prefer it as their source: the kernel drops them unasked.
+                self.pace.read_soon();
+            }
+            self.state.apply(change);
+        }
+    }
+
+    /// When the next pass is due.
+    pub fn next(&self) -> Moment {
+        self.pace.next(self.state.is_dirty())
+    }
+
+    /// One pass: reads what is due, decides, applies.
+    pub fn pass(&mut self, now: Moment) -> Report {
+        let mut report = match self.read(now) {
+            Ok(reading) => self.settle(&reading, now),
+            Err(error) => Report { unread: Some(error), ..Report::default() },
+        };
+        report.draining = self.drains.len();
+        self.pace.passed(report.outcome(), now);
+        report
+    }
+
+    /// What the next pass would do, with everything read first and nothing changed.
+    ///
+    /// # Errors
+    /// When the kernel cannot be read.
+    pub fn preview(&mut self, now: Moment) -> Result<Vec<Op>, ObserveError> {
+        self.pace.read_soon();
+        let reading = self.read(now)?;
+        Ok(self.decide(&reading, now))
+    }
+
+    /// What is wrong with the input as far as only the whole shows it: addresses that two want, schedulers that
+    /// are missing, virtual servers of somebody else in the way.
+    pub fn problems(&self) -> Vec<Problem> {
+        self.plan.problems().cloned().chain(self.found.foreign.iter().filter_map(|key| self.conflict(key))).collect()
+    }
+
+    /// The Service behind a virtual server, for messages.
+    pub fn owner(&self, key: &VirtualServerKey) -> Option<ObjectRef> {
+        self.plan.owner(key).cloned().map(ObjectRef::Service)
+    }
+
+    /// Whether any virtual server of a family is wanted.
+    pub fn serves(&self, family: Family) -> bool {
+        self.plan.keys().any(|key| key.family() == family)
+    }
+
+    /// The kernel, for those who count what was asked of it.
+    pub fn kernel(&self) -> &K {
+        &self.kernel
+    }
+
+    /// The kernel, for tests that change it behind the reconciler's back.
+    pub fn kernel_mut(&mut self) -> &mut K {
+        &mut self.kernel
+    }
+
+    /// The input as it is known.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    fn read(&mut self, now: Moment) -> Result<Reading, ObserveError> {
+        if self.pace.reading_is_due(now) {
+            self.found = self.read_all()?;
+            if self.schedulers_again <= now && !self.settings.unavailable.is_empty() {
+                let again = std::mem::take(&mut self.settings.unavailable);
+                self.state.touch(|service| service.scheduling.is_some_and(|own| again.contains(&own.scheduler)));
+            }
+            return Ok(Reading::All);
+        }
+        if !self.pace.drain_check_is_due(now) {
+            return Ok(Reading::Nothing);
+        }
+        let keys = self.drains.virtual_servers();
+        let mut seen = self.kernel.observe(Scope::VirtualServers(&keys))?;
+        for key in &keys {
+            self.found.model.virtual_servers.remove(key);
+        }
+        self.found.model.virtual_servers.append(&mut seen.model.virtual_servers);
+        Ok(Reading::Some(keys.into_iter().collect(), seen.connections))
+    }
+
+    /// Reads everything. What was ours when last seen and is foreign now was edited by hand: it is ours to repair.
+    fn read_all(&mut self) -> Result<Observation, ObserveError> {
+        let mut seen = self.kernel.observe(Scope::All)?;
+        let was_ours = |key: &&VirtualServerKey| self.found.model.virtual_servers.contains_key(key);
+        let edited: Vec<_> = seen.foreign.iter().filter(was_ours).copied().collect();
+        if !edited.is_empty() {
+            let mut again = self.kernel.observe(Scope::VirtualServers(&edited))?;
+            seen.foreign.retain(|key| !again.model.virtual_servers.contains_key(key));
+            seen.model.virtual_servers.append(&mut again.model.virtual_servers);
+            seen.connections.append(&mut again.connections);
+        }
+        Ok(seen)
+    }
+
+    /// Decides and applies; once more if that showed that schedulers are missing.
+    fn settle(&mut self, reading: &Reading, now: Moment) -> Report {
+        let mut report = Report { read_all: matches!(reading, Reading::All), ..Report::default() };
+        self.apply(reading, now, &mut report);
+        if self.note_missing_schedulers(&report.failed, now) {
+            report.failed.clear();
+            self.found = match self.read_all() {
+                Ok(found) => found,
+                Err(error) => {
+                    report.unread = Some(error);
+                    return report;
+                }
+            };
+            self.apply(&Reading::All, now, &mut report);
+        }
+        report
+    }
+
+    fn apply(&mut self, reading: &Reading, now: Moment, report: &mut Report) {
+        let ops = self.decide(reading, now);
+        if ops.is_empty() {
+            return;
+        }
+        let mut failures = self.kernel.apply(&ops).into_iter().peekable();
+        for (index, op) in ops.iter().enumerate() {
+            if let Some(failure) = failures.next_if(|failure| failure.index == index) {
+                report.failed.push((*op, failure.cause));
+                continue;
+            }
+            *report.done.entry(op.kind()).or_default() += 1;
+            if let Err(refusal) = self.found.model.apply(op) {
+                debug_assert!(false, "the kernel did what the picture refuses: {op}: {refusal}");
+            }
+        }
+    }
+
+    fn decide(&mut self, reading: &Reading, now: Moment) -> Vec<Op> {
+        let dirty = self.state.take_dirty();
+        let mut touched = self.plan.update(&self.state, &self.settings, dirty);
+        match reading {
+            Reading::Nothing => {}
+            Reading::Some(keys, _) => touched.extend(keys),
+            Reading::All => {
+                touched.extend(self.plan.keys());
+                touched.extend(self.found.model.virtual_servers.keys());
+            }
+        }
+        touched.retain(|key| !self.found.foreign.contains(key));
+        let (mut wanted, mut found) = (Model::default(), Model::default());
+        for key in &touched {
+            let now_found = self.found.model.virtual_servers.get(key);
+            let counted = match reading {
+                Reading::All => Some(&self.found.connections),
+                Reading::Some(keys, connections) if keys.contains(key) => Some(connections),
+                _ => None,
+            };
+            let occasion = Occasion { now, timeout: self.options.drain_timeout, counted };
+            let kept = self.drains.keep(*key, (self.plan.virtual_server(key), now_found), occasion);
+            wanted.virtual_servers.extend(kept.map(|kept| (*key, kept)));
+            found.virtual_servers.extend(now_found.map(|found| (*key, found.clone())));
+        }
+        self.decide_routes(reading, &touched, (&mut wanted, &mut found));
+        diff(&wanted, &found)
+    }
+
+    /// An address has a route as long as a virtual server stands on it, unless it is the node's own anyway.
+    fn decide_routes(
+        &self,
+        reading: &Reading,
+        touched: &BTreeSet<VirtualServerKey>,
+        (wanted, found): (&mut Model, &mut Model),
+    ) {
+        let mut addresses: BTreeSet<IpAddr> = touched.iter().filter_map(VirtualServerKey::address).collect();
+        if matches!(reading, Reading::All) {
+            addresses.extend(self.found.model.routes.keys());
+        }
+        for address in addresses {
+            let range = VirtualServerKey::first_of(address)..=VirtualServerKey::last_of(address);
+            let mut untouched = self.found.model.virtual_servers.range(range.clone());
+            let served = wanted.virtual_servers.range(range).next().is_some()
+                || untouched.any(|(key, _)| !touched.contains(key));
+            if served && !self.state.node().addresses.contains(&address) {
+                let preferred_source = self.state.node().primary(Family::of(address));
+                wanted.routes.insert(address, RouteSpec { preferred_source });
+            }
+            found.routes.extend(self.found.model.routes.get(&address).map(|spec| (address, *spec)));
+        }
+    }
+
+    /// Returns whether schedulers turned out to be missing that Services can do without.
+    fn note_missing_schedulers(&mut self, failed: &[(Op, Cause)], now: Moment) -> bool {
+        let mut news = false;
+        for (op, cause) in failed {
+            if let (Op::AddVirtualServer(_, spec) | Op::UpdateVirtualServer(_, spec), Cause::SchedulerMissing) =
+                (op, cause)
+                && spec.scheduler != self.settings.scheduling.scheduler
+            {
+                news |= self.settings.unavailable.insert(spec.scheduler);
+            }
+        }
+        if news {
+            self.schedulers_again = now.saturating_add(Self::SCHEDULER_PATIENCE);
+            let unavailable = &self.settings.unavailable;
+            self.state.touch(|service| service.scheduling.is_some_and(|own| unavailable.contains(&own.scheduler)));
+        }
+        news
+    }
+
+    fn conflict(&self, foreign: &VirtualServerKey) -> Option<Problem> {
+        let owner = self.plan.owner(foreign)?;
+        Some(Problem {
+            origin: self.state.service(owner).map_or(Origin::Api, |service| service.origin.clone()),
+            object: Some(ObjectRef::Service(owner.clone())),
+            field: String::new(),
+            message: format!("{foreign} is a virtual server that ipvsd did not make: it is left as it is"),
+        })
+    }
+}

@@ -2,3 +2,7 @@
 //!
 //! Each source turns what it reads into [`crate::state::Change`]s. Parsing and checking happen here, once;
 //! what comes out cannot be wrong in itself.
+
+pub mod convert;
+pub mod manifests;
+pub mod node;

@@ -11,7 +11,7 @@ pub enum Origin {
     Manifest {
         /// The file's path as the user would write it.
         file: Arc<str>,
-        /// Counted from 1 within the file.
+        /// Counted from 1 within the file; 0 stands for the whole file.
         document: usize,
     },
     /// The Kubernetes API.
@@ -21,6 +21,7 @@ pub enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Manifest { file, document: 0 } => f.write_str(file),
             Self::Manifest { file, document } => write!(f, "{file}, document {document}"),
             Self::Api => f.write_str("the API"),
         }

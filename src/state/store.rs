@@ -23,8 +23,8 @@ pub enum Change {
 /// Everything known about the cluster and this node.
 #[derive(Debug, Default)]
 pub struct State {
-    /// Services by name, each with the number of its arrival. Written by [`State::apply`].
-    services: BTreeMap<ObjectName, (u64, Arc<Service>)>,
+    /// Services by name. Written by [`State::apply`], like everything here.
+    services: BTreeMap<ObjectName, Arc<Service>>,
     /// Slices by their own names.
     slices: HashMap<ObjectName, Arc<EndpointSlice>>,
     /// Names of the slices of each Service; no entry is empty. Sorted, so that merging is repeatable.
@@ -33,8 +33,6 @@ pub struct State {
     node: Node,
     /// Services to look at again; emptied by [`State::take_dirty`].
     dirty: BTreeSet<ObjectName>,
-    /// The number that the next new Service gets; only grows.
-    arrivals: u64,
 }
 
 impl State {
@@ -53,9 +51,9 @@ impl State {
         }
     }
 
-    /// A Service and the number of its arrival: of two that want the same address and port, the earlier has it.
-    pub fn service(&self, name: &ObjectName) -> Option<(u64, &Service)> {
-        self.services.get(name).map(|(arrival, service)| (*arrival, &**service))
+    /// A Service by name.
+    pub fn service(&self, name: &ObjectName) -> Option<&Service> {
+        self.services.get(name).map(|service| &**service)
     }
 
     /// The slices of a Service, ordered by name.
@@ -73,22 +71,28 @@ impl State {
         (self.services.len(), self.slices.len())
     }
 
+    /// Makes every Service dirty that `affected` picks, because something outside the store changed for them.
+    pub fn touch(&mut self, affected: impl Fn(&Service) -> bool) {
+        let touched = self.services.values().filter(|service| affected(service)).map(|service| service.name.clone());
+        self.dirty.extend(touched);
+    }
+
     /// The Services that changed since the last call, by themselves or through their slices or the node.
     pub fn take_dirty(&mut self) -> BTreeSet<ObjectName> {
         mem::take(&mut self.dirty)
     }
 
+    /// Whether any Service changed since the last [`State::take_dirty`].
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     fn put_service(&mut self, service: Arc<Service>) {
         let name = service.name.clone();
-        match self.services.get_mut(&name) {
-            Some((_, known)) if *known == service => return,
-            Some((_, known)) => *known = service,
-            None => {
-                self.services.insert(name.clone(), (self.arrivals, service));
-                self.arrivals += 1;
-            }
+        if self.services.get(&name) != Some(&service) {
+            self.services.insert(name.clone(), service);
+            self.dirty.insert(name);
         }
-        self.dirty.insert(name);
     }
 
     fn put_slice(&mut self, slice: Arc<EndpointSlice>) {
@@ -112,11 +116,79 @@ impl State {
         self.dirty.insert(slice.service.clone());
     }
 
-    /// Every Service depends on the node: through node ports, and through which VIPs are addresses already.
+    /// Node ports follow the node's addresses. (VIPs' routes do too; they are decided afresh in every whole pass.)
     fn put_node(&mut self, node: Node) {
         if self.node != node {
             self.node = node;
-            self.dirty.extend(self.services.keys().cloned());
+            self.touch(|service| service.ports.iter().any(|port| port.node_port.is_some()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Family;
+    use crate::state::Origin;
+
+    fn service(name: &str) -> Arc<Service> {
+        Arc::new(Service {
+            name: ObjectName::new("default", name),
+            origin: Origin::Api,
+            cluster_ips: vec![],
+            external_ips: vec![],
+            load_balancer_ips: vec![],
+            ports: vec![],
+            affinity: None,
+            scheduling: None,
+        })
+    }
+
+    fn slice(name: &str, service: &str) -> Arc<EndpointSlice> {
+        Arc::new(EndpointSlice {
+            name: ObjectName::new("default", name),
+            origin: Origin::Api,
+            service: ObjectName::new("default", service),
+            family: Family::Ipv4,
+            ports: vec![],
+            endpoints: vec![],
+        })
+    }
+
+    fn dirty(state: &mut State) -> Vec<String> {
+        state.take_dirty().iter().map(|name| name.name.to_string()).collect()
+    }
+
+    #[test]
+    fn what_is_told_twice_is_dirty_once() {
+        let mut state = State::default();
+        for expected in [vec!["web"], vec![]] {
+            state.apply(Change::Service(service("web")));
+            state.apply(Change::EndpointSlice(slice("web-1", "web")));
+            assert_eq!(dirty(&mut state), expected);
+        }
+    }
+
+    #[test]
+    fn a_slice_that_moves_dirties_both_services() {
+        let mut state = State::default();
+        state.apply(Change::EndpointSlice(slice("a", "old")));
+        state.take_dirty();
+        state.apply(Change::EndpointSlice(slice("a", "new")));
+        assert_eq!(dirty(&mut state), ["new", "old"]);
+        assert_eq!(state.slices(&ObjectName::new("default", "old")).count(), 0);
+        assert_eq!(state.slices(&ObjectName::new("default", "new")).count(), 1);
+    }
+
+    #[test]
+    fn what_is_gone_twice_is_dirty_once() {
+        let mut state = State::default();
+        state.apply(Change::Service(service("web")));
+        state.take_dirty();
+        for expected in [vec!["web"], vec![]] {
+            state.apply(Change::ServiceGone(ObjectName::new("default", "web")));
+            state.apply(Change::EndpointSliceGone(ObjectName::new("default", "never")));
+            assert_eq!(dirty(&mut state), expected);
         }
     }
 }

@@ -12,6 +12,8 @@
 mod contract;
 mod contract_linux;
 mod lab;
+mod network;
+mod node;
 mod record;
 mod smoke;
 
@@ -34,5 +36,8 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    [smoke::trials(), contract_linux::trials(), record::trials()].into_iter().flatten().collect()
+    [contract_linux::trials(), network::trials(), node::trials(), record::trials(), smoke::trials()]
+        .into_iter()
+        .flatten()
+        .collect()
 }

@@ -230,8 +230,9 @@ impl ServiceEntry {
     }
 
     /// The flags that are settings: without the owner's tag, persistence, and what the kernel keeps for itself.
+    /// Where the tag is missing, bits of the high half say so.
     pub fn scheduler_flags(&self) -> SchedulerFlags {
-        SchedulerFlags(ownership::without_tag(self.flags) & !(PERSISTENT | HASHED))
+        SchedulerFlags(ownership::compared_with_tag(self.flags) & !(PERSISTENT | HASHED))
     }
 
     /// Its persistence, if it is persistent.

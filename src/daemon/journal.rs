@@ -1,0 +1,98 @@
+//! What the daemon says: one line for each change that matters, and each problem once, when it comes and when it
+//! goes.
+
+use crate::kernel::Cause;
+use crate::model::Op;
+use crate::reconcile::Report;
+use crate::state::Problem;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tracing::{error, info, warn};
+
+/// What has been said already.
+#[derive(Debug, Default)]
+pub struct Journal {
+    /// Problems with the input that stand, each logged when it came.
+    problems: BTreeSet<Problem>,
+    /// Problems ever logged.
+    problems_ever: usize,
+    /// Failures of the last pass, each logged when it came, as text.
+    failures: BTreeSet<String>,
+    /// Why the kernel could not be read in the last pass.
+    unread: Option<String>,
+    /// Whether it was said that the node does not forward IPv6.
+    told_of_ipv6: bool,
+}
+
+impl Journal {
+    /// Takes in the problems that stand now, says what is new and what is over.
+    pub fn note_problems(&mut self, now: impl IntoIterator<Item = Problem>) {
+        let now: BTreeSet<_> = now.into_iter().collect();
+        for problem in now.difference(&self.problems) {
+            self.problems_ever += 1;
+            warn!(standing = now.len(), ever = self.problems_ever, "rejected: {problem}");
+        }
+        for problem in self.problems.difference(&now) {
+            info!(standing = now.len(), "no longer: {problem}");
+        }
+        self.problems = now;
+    }
+
+    /// How many problems stand.
+    pub fn problems(&self) -> usize {
+        self.problems.len()
+    }
+
+    /// Says what a pass did, if it did anything or failed in a new way.
+    pub fn note_pass(&mut self, report: &Report, took: Duration, owner: impl Fn(&Op) -> String) {
+        self.note_unread(report);
+        if report.changes() > 0 {
+            let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            info!(changes = report.changes(), draining = report.draining, milliseconds, "programmed: {report}");
+        }
+        let mut failures = BTreeSet::new();
+        for (op, cause) in &report.failed {
+            // A stale picture is read anew at once; it is news only if that does not help.
+            if !matches!(cause, Cause::OutOfDate(_)) {
+                failures.insert(format!("{}{op}: {cause}", owner(op)));
+            }
+        }
+        for failure in failures.difference(&self.failures) {
+            error!("failed, will be tried again: {failure}");
+        }
+        for failure in self.failures.difference(&failures) {
+            info!("no longer failing: {failure}");
+        }
+        self.failures = failures;
+    }
+
+    /// Says once that IPv6 virtual servers will not work.
+    pub fn note_ipv6_not_forwarded(&mut self) {
+        if !std::mem::replace(&mut self.told_of_ipv6, true) {
+            warn!(
+                "IPv6 virtual servers cannot reach other hosts: net.ipv6.conf.all.forwarding is 0, and ipvsd leaves that to you"
+            );
+        }
+    }
+
+    fn note_unread(&mut self, report: &Report) {
+        let unread = report.unread.as_ref().map(|error| error_with_causes(error));
+        if unread != self.unread
+            && let Some(error) = &unread
+        {
+            error!("nothing was changed, will be tried again: {error}");
+        }
+        self.unread = unread;
+    }
+}
+
+/// An error with all that led to it, in one line.
+fn error_with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}

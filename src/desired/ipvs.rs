@@ -1,0 +1,30 @@
+//! How a Service's connections are spread: scheduler, flags, persistence, and the virtual server made of it all.
+
+use super::Settings;
+use crate::model::{
+    DestinationKey, DestinationSpec, Family, Persistence, SchedulerName, VirtualServer, VirtualServerSpec,
+};
+use crate::state::{Scheduling, Service};
+use std::collections::BTreeMap;
+
+/// The settings of a Service's virtual servers in one family.
+pub fn spec(service: &Service, family: Family, settings: &Settings) -> VirtualServerSpec {
+    let Scheduling { scheduler, flags } = match service.scheduling {
+        Some(own) if missing_scheduler(service, settings).is_none() => own,
+        _ => settings.scheduling,
+    };
+    // Each client for itself: the longest prefix.
+    let persistence = service.affinity.map(|timeout| Persistence { timeout, prefix: family.bits() });
+    VirtualServerSpec { scheduler, flags, persistence }
+}
+
+/// The scheduler a Service asks for and the kernel cannot load.
+pub fn missing_scheduler(service: &Service, settings: &Settings) -> Option<SchedulerName> {
+    service.scheduling.map(|own| own.scheduler).filter(|name| settings.unavailable.contains(name))
+}
+
+/// A virtual server that masquerades to `chosen` by weight.
+pub fn virtual_server(spec: VirtualServerSpec, chosen: &BTreeMap<DestinationKey, u32>) -> VirtualServer {
+    let destination = |(key, weight): (&DestinationKey, &u32)| (*key, DestinationSpec::masquerading(*weight));
+    VirtualServer { spec, destinations: chosen.iter().map(destination).collect() }
+}

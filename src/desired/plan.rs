@@ -1,0 +1,139 @@
+//! The whole that the Services make together, kept up to date Service by Service.
+//!
+//! Two Services may ask for the same address, port and protocol. The one that has it keeps it, so that a new
+//! object costs an old one nothing; when nobody has it yet (at start), the first by namespace and name gets it.
+//! The other one is told, and gets it when it is free.
+
+use super::Settings;
+use super::part::{Part, problem};
+use crate::model::{VirtualServer, VirtualServerKey};
+use crate::state::{ObjectName, Problem, Service, State};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+/// Every wanted virtual server, with the Service that has it.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// What is wanted, by key. An entry belongs to exactly one Service.
+    held: BTreeMap<VirtualServerKey, Held>,
+    /// The keys each Service has in `held`; no entry is empty.
+    keys_of: HashMap<ObjectName, BTreeSet<VirtualServerKey>>,
+    /// The Services that want a key another one has; no entry is empty.
+    waiting: BTreeMap<VirtualServerKey, BTreeSet<ObjectName>>,
+    /// What is wrong with each Service beyond what its source could see; no entry is empty.
+    problems: BTreeMap<ObjectName, Vec<Problem>>,
+}
+
+/// A virtual server and whose it is.
+#[derive(Debug)]
+struct Held {
+    owner: ObjectName,
+    server: VirtualServer,
+}
+
+impl Plan {
+    /// The wanted virtual server for a key.
+    pub fn virtual_server(&self, key: &VirtualServerKey) -> Option<&VirtualServer> {
+        self.held.get(key).map(|held| &held.server)
+    }
+
+    /// The Service that a virtual server belongs to.
+    pub fn owner(&self, key: &VirtualServerKey) -> Option<&ObjectName> {
+        self.held.get(key).map(|held| &held.owner)
+    }
+
+    /// All keys, in order.
+    pub fn keys(&self) -> impl Iterator<Item = VirtualServerKey> {
+        self.held.keys().copied()
+    }
+
+    /// Whether any virtual server is wanted on an address.
+    pub fn serves(&self, address: IpAddr) -> bool {
+        let of_address = VirtualServerKey::first_of(address)..=VirtualServerKey::last_of(address);
+        self.held.range(of_address).next().is_some()
+    }
+
+    /// What is wrong with which Service.
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.values().flatten()
+    }
+
+    /// Decides afresh for the Services named, and for those that waited for what they give up. Returns the keys
+    /// whose virtual servers may be different now.
+    pub fn update(
+        &mut self,
+        state: &State,
+        settings: &Settings,
+        dirty: BTreeSet<ObjectName>,
+    ) -> BTreeSet<VirtualServerKey> {
+        let mut touched = BTreeSet::new();
+        let mut queue = dirty;
+        while let Some(name) = queue.pop_first() {
+            let changed = match state.service(&name) {
+                Some(service) => self.put(service, Part::of(service, state, settings)),
+                None => self.remove(&name),
+            };
+            for key in &changed {
+                queue.extend(
+                    self.waiting.get(key).filter(|_| !self.held.contains_key(key)).into_iter().flatten().cloned(),
+                );
+            }
+            touched.extend(changed);
+        }
+        touched
+    }
+
+    /// Replaces a Service's part. Returns the keys that changed.
+    fn put(&mut self, service: &Service, part: Part) -> Vec<VirtualServerKey> {
+        let name = &service.name;
+        let mut given_up = self.forget(name);
+        let mut changed = Vec::new();
+        let mut problems = part.problems;
+        let mut keys = BTreeSet::new();
+        for (key, (field, server)) in part.virtual_servers {
+            match self.held.get_mut(&key) {
+                Some(held) if held.owner != *name => {
+                    let message = format!("{key} belongs to Service {}, which had it first", held.owner);
+                    problems.push(problem(service, field.to_string(), message));
+                    self.waiting.entry(key).or_default().insert(name.clone());
+                    continue;
+                }
+                Some(held) if held.server == server => {}
+                _ => {
+                    self.held.insert(key, Held { owner: name.clone(), server });
+                    changed.push(key);
+                }
+            }
+            given_up.remove(&key);
+            keys.insert(key);
+        }
+        if !keys.is_empty() {
+            self.keys_of.insert(name.clone(), keys);
+        }
+        if !problems.is_empty() {
+            self.problems.insert(name.clone(), problems);
+        }
+        changed.extend(self.free(given_up));
+        changed
+    }
+
+    /// Takes a Service out. Returns the keys that changed.
+    fn remove(&mut self, name: &ObjectName) -> Vec<VirtualServerKey> {
+        let keys = self.forget(name);
+        self.free(keys)
+    }
+
+    /// Drops all that is noted of a Service except what it holds, whose keys it returns.
+    fn forget(&mut self, name: &ObjectName) -> BTreeSet<VirtualServerKey> {
+        self.problems.remove(name);
+        self.waiting.retain(|_, names| {
+            names.remove(name);
+            !names.is_empty()
+        });
+        self.keys_of.remove(name).unwrap_or_default()
+    }
+
+    fn free(&mut self, keys: BTreeSet<VirtualServerKey>) -> Vec<VirtualServerKey> {
+        keys.into_iter().inspect(|key| drop(self.held.remove(key))).collect()
+    }
+}

@@ -1,0 +1,185 @@
+//! When to turn the wheel next: after a change, to look at what drains, to try again, to check everything.
+//!
+//! Pure: told what happened and when, it says what is due and when. Waiting is the caller's.
+
+use crate::desired::Moment;
+use std::time::Duration;
+
+/// How often things happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intervals {
+    /// Between two readings of the whole kernel state while all is well.
+    pub resync: Duration,
+    /// At least this long between the end of one pass and the start of the next.
+    pub rest: Duration,
+    /// Between two looks at what drains.
+    pub drain_check: Duration,
+}
+
+impl Default for Intervals {
+    fn default() -> Self {
+        Self { resync: Duration::from_secs(30), rest: Duration::ZERO, drain_check: Duration::from_secs(1) }
+    }
+}
+
+/// What came of a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// How far it got.
+    pub success: Success,
+    /// Everything was read.
+    pub read_all: bool,
+    /// Destinations are departing.
+    pub draining: bool,
+}
+
+/// How far a pass got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Success {
+    /// Nothing failed.
+    Whole,
+    /// Some operations failed: everything is read and tried again, and meanwhile changes go on.
+    Partial,
+    /// The kernel could not be read: nothing can be done until it can.
+    Unread,
+}
+
+/// The state of the pacing.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    intervals: Intervals,
+    /// When everything is read next.
+    reading: Moment,
+    /// When the departing are counted next, if any are.
+    drain_check: Option<Moment>,
+    /// Before this nothing happens.
+    rested: Moment,
+    /// How long the next failure waits: doubles up to [`Pace::LONGEST_RETRY`], starts anew when a pass is good.
+    retry: Duration,
+}
+
+impl Pace {
+    /// The wait after a first failure. Most are races that a fresh reading settles.
+    pub const FIRST_RETRY: Duration = Duration::from_millis(100);
+    /// The longest wait between attempts.
+    pub const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+    /// A pace whose first reading is due at once.
+    pub fn new(intervals: Intervals) -> Self {
+        let start = Moment::ZERO;
+        Self { intervals, reading: start, drain_check: None, rested: start, retry: Self::FIRST_RETRY }
+    }
+
+    /// Whether the next pass begins with a reading of everything.
+    pub fn reading_is_due(&self, now: Moment) -> bool {
+        self.reading <= now
+    }
+
+    /// Whether the next pass counts the connections of what drains.
+    pub fn drain_check_is_due(&self, now: Moment) -> bool {
+        self.drain_check.is_some_and(|due| due <= now)
+    }
+
+    /// When the next pass is due; `changed` says whether the input changed since the last.
+    pub fn next(&self, changed: bool) -> Moment {
+        let due = if changed { Moment::ZERO } else { self.drain_check.unwrap_or(self.reading).min(self.reading) };
+        due.max(self.rested)
+    }
+
+    /// Asks for a reading with the next pass, because something outside may have changed the kernel.
+    pub fn read_soon(&mut self) {
+        self.reading = Moment::ZERO;
+    }
+
+    /// Takes in what came of a pass that ended at `now`.
+    pub fn passed(&mut self, outcome: Outcome, now: Moment) {
+        self.rested = now.saturating_add(self.intervals.rest);
+        self.drain_check = outcome.draining.then(|| now.saturating_add(self.intervals.drain_check));
+        if outcome.success != Success::Whole {
+            self.reading = now.saturating_add(self.retry);
+            if outcome.success == Success::Unread {
+                self.rested = self.rested.max(self.reading);
+            }
+            self.retry = (self.retry * 2).min(Self::LONGEST_RETRY);
+            return;
+        }
+        self.retry = Self::FIRST_RETRY;
+        if outcome.read_all {
+            self.reading = now.saturating_add(self.intervals.resync);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: Outcome = Outcome { success: Success::Whole, read_all: true, draining: false };
+    const BAD: Outcome = Outcome { success: Success::Partial, ..GOOD };
+
+    fn at(milliseconds: u64) -> Moment {
+        Moment::from_millis(milliseconds)
+    }
+
+    #[test]
+    fn everything_is_read_at_start_and_then_on_the_timer() {
+        let mut pace = Pace::new(Intervals::default());
+        assert!(pace.reading_is_due(at(0)));
+        pace.passed(GOOD, at(5));
+        assert!(!pace.reading_is_due(at(30_004)));
+        assert_eq!(pace.next(false), at(30_005));
+    }
+
+    #[test]
+    fn a_change_is_due_at_once_and_reads_nothing() {
+        let mut pace = Pace::new(Intervals::default());
+        pace.passed(GOOD, at(5));
+        assert_eq!(pace.next(true), at(5));
+        assert!(!pace.reading_is_due(at(6)));
+        pace.passed(Outcome { read_all: false, ..GOOD }, at(20_000));
+        assert_eq!(pace.next(false), at(30_005), "an incremental pass does not put the timer off");
+    }
+
+    #[test]
+    fn changes_wait_for_the_rest_between_passes() {
+        let mut pace = Pace::new(Intervals { rest: at(1_000), ..Intervals::default() });
+        pace.passed(GOOD, at(5));
+        assert_eq!(pace.next(true), at(1_005));
+    }
+
+    #[test]
+    fn failures_are_retried_ever_later_with_a_reading_and_a_good_pass_forgets_them() {
+        let mut pace = Pace::new(Intervals::default());
+        let mut now = at(0);
+        let mut waits = Vec::new();
+        for _ in 0..11 {
+            pace.passed(BAD, now);
+            waits.push((pace.next(false) - now).as_millis());
+            now = pace.next(false);
+            assert!(pace.reading_is_due(now));
+        }
+        assert_eq!(waits, [100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 30_000, 30_000]);
+        pace.passed(GOOD, now);
+        pace.passed(BAD, now);
+        assert_eq!(pace.next(false) - now, Pace::FIRST_RETRY);
+    }
+
+    #[test]
+    fn a_kernel_that_cannot_be_read_is_not_asked_in_a_spin() {
+        let mut pace = Pace::new(Intervals::default());
+        pace.passed(BAD, at(0));
+        assert_eq!(pace.next(true), at(0), "a failed operation holds up no other change");
+        pace.passed(Outcome { success: Success::Unread, ..GOOD }, at(0));
+        assert_eq!(pace.next(true), at(200));
+    }
+
+    #[test]
+    fn draining_is_looked_at_until_it_is_over() {
+        let mut pace = Pace::new(Intervals::default());
+        pace.passed(Outcome { draining: true, ..GOOD }, at(0));
+        assert_eq!(pace.next(false), at(1_000));
+        assert!(pace.drain_check_is_due(at(1_000)));
+        pace.passed(GOOD, at(1_000));
+        assert!(!pace.drain_check_is_due(at(10_000)));
+    }
+}

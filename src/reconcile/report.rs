@@ -1,0 +1,61 @@
+//! What a pass did, for logs, exit codes and metrics.
+
+use super::pace::{Outcome, Success};
+use crate::kernel::{Cause, ObserveError};
+use crate::model::Op;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What a pass did.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Operations that succeeded, by [`Op::kind`].
+    pub done: BTreeMap<&'static str, usize>,
+    /// Operations that failed, with the reason.
+    pub failed: Vec<(Op, Cause)>,
+    /// Why the kernel could not be read, if it could not; nothing was changed then.
+    pub unread: Option<ObserveError>,
+    /// Whether everything was read.
+    pub read_all: bool,
+    /// How many destinations are departing after the pass.
+    pub draining: usize,
+}
+
+impl Report {
+    /// Whether the kernel holds what it should, as far as this pass knows.
+    pub fn is_good(&self) -> bool {
+        self.unread.is_none() && self.failed.is_empty()
+    }
+
+    /// What the pacing needs to know.
+    pub fn outcome(&self) -> Outcome {
+        let success = match (&self.unread, self.failed.is_empty()) {
+            (Some(_), _) => Success::Unread,
+            (None, false) => Success::Partial,
+            (None, true) => Success::Whole,
+        };
+        Outcome { success, read_all: self.read_all, draining: self.draining > 0 }
+    }
+
+    /// How many operations succeeded.
+    pub fn changes(&self) -> usize {
+        self.done.values().sum()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (kind, count) in &self.done {
+            write!(f, "{separator}{kind}: {count}")?;
+            separator = ", ";
+        }
+        if self.done.is_empty() {
+            f.write_str("nothing to change")?;
+        }
+        if !self.failed.is_empty() {
+            write!(f, ", failed: {}", self.failed.len())?;
+        }
+        Ok(())
+    }
+}

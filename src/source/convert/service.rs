@@ -1,0 +1,217 @@
+//! Services: whether one is ours to proxy, its frontends, its ports, its affinity.
+
+use super::address::address;
+use super::raw::{RawIngress, RawService, RawServicePort, RawServiceSpec};
+use super::{Rejected, Rules, annotations, port, protocol};
+use crate::model::{Family, Protocol};
+use crate::state::{ObjectName, Origin, Service, ServicePort};
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+
+/// With any value it says that some other proxy has the Service (Kubernetes API conventions).
+const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
+/// The API server's default for `timeoutSeconds`, three hours.
+const AFFINITY_SECONDS: u32 = 10_800;
+/// The API server's limit for it, a day.
+const AFFINITY_SECONDS_MAX: u64 = 86_400;
+
+pub(super) fn convert(
+    raw: &RawService,
+    name: &ObjectName,
+    origin: &Origin,
+    rules: Rules,
+) -> Result<Option<Service>, Rejected> {
+    if !is_ours(raw, rules) {
+        return Ok(None);
+    }
+    if rules == Rules::Manifest {
+        known_type(&raw.spec)?;
+    }
+    let service = Service {
+        name: name.clone(),
+        origin: origin.clone(),
+        cluster_ips: cluster_ips(&raw.spec)?,
+        external_ips: external_ips(&raw.spec, rules)?,
+        load_balancer_ips: load_balancer_ips(&raw.status.load_balancer.ingress, rules)?,
+        ports: ports(&raw.spec.ports)?,
+        affinity: affinity(&raw.spec)?,
+        scheduling: annotations::scheduling(&raw.metadata.annotations)?,
+    };
+    has_frontend(&service)?;
+    Ok(Some(service))
+}
+
+fn is_ours(raw: &RawService, rules: Rules) -> bool {
+    let spec = &raw.spec;
+    let primary = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty());
+    let primary = primary.or(spec.cluster_ips.first().map(String::as_str));
+    let headless = primary == Some("None");
+    // Through the API, no address yet means that one is on its way.
+    let unassigned = rules == Rules::Api && primary.is_none();
+    let external_name = spec.kind.as_deref() == Some("ExternalName");
+    !(headless || unassigned || external_name || raw.metadata.labels.contains_key(OTHER_PROXY))
+}
+
+fn known_type(spec: &RawServiceSpec) -> Result<(), Rejected> {
+    match spec.kind.as_deref() {
+        None | Some("" | "ClusterIP" | "NodePort" | "LoadBalancer") => Ok(()),
+        Some(other) => Err(Rejected::new(
+            "spec.type",
+            format!("{other:?} is not a type: ClusterIP, NodePort, LoadBalancer and ExternalName are"),
+        )),
+    }
+}
+
+/// `clusterIP` is the first of `clusterIPs`; either may stand alone.
+fn cluster_ips(spec: &RawServiceSpec) -> Result<Vec<IpAddr>, Rejected> {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for (index, text) in spec.cluster_ips.iter().enumerate() {
+        let field = format!("spec.clusterIPs[{index}]");
+        let found = address(text).map_err(|why| Rejected::new(&field, why))?;
+        if addresses.iter().any(|other| Family::of(*other) == Family::of(found)) {
+            return Err(Rejected::new(field, format!("{found} is a second address of its family")));
+        }
+        addresses.push(found);
+    }
+    let Some(text) = spec.cluster_ip.as_deref().filter(|text| !text.is_empty()) else { return Ok(addresses) };
+    let primary = address(text).map_err(|why| Rejected::new("spec.clusterIP", why))?;
+    match addresses.first() {
+        None => Ok(vec![primary]),
+        Some(first) if *first == primary => Ok(addresses),
+        Some(first) => Err(Rejected::new("spec.clusterIPs[0]", format!("{first} is not {primary}, spec.clusterIP"))),
+    }
+}
+
+fn external_ips(spec: &RawServiceSpec, rules: Rules) -> Result<Vec<IpAddr>, Rejected> {
+    let texts = spec.external_ips.iter().enumerate();
+    addresses(texts.map(|(index, text)| (format!("spec.externalIPs[{index}]"), text.as_str())), rules)
+}
+
+/// Only addresses that packets arrive with: not hostnames, and not those of `ipMode: Proxy` (KEP-1860).
+fn load_balancer_ips(ingress: &[RawIngress], rules: Rules) -> Result<Vec<IpAddr>, Rejected> {
+    let mut texts = Vec::new();
+    for (index, entry) in ingress.iter().enumerate() {
+        let field = |name: &str| format!("status.loadBalancer.ingress[{index}].{name}");
+        match (entry.ip.as_deref(), entry.ip_mode.as_deref()) {
+            (None | Some(""), _) | (_, Some("Proxy")) => {}
+            (Some(ip), None | Some("VIP")) => texts.push((field("ip"), ip)),
+            (_, Some(_)) if rules == Rules::Api => {}
+            (_, Some(mode)) => {
+                return Err(Rejected::new(field("ipMode"), format!("{mode:?} is not a mode: VIP and Proxy are")));
+            }
+        }
+    }
+    addresses(texts.into_iter(), rules)
+}
+
+/// The addresses of a list, each once. kube-proxy leaves out what it cannot use; a manifest's author is told.
+fn addresses<'a>(texts: impl Iterator<Item = (String, &'a str)>, rules: Rules) -> Result<Vec<IpAddr>, Rejected> {
+    let mut found = Vec::new();
+    for (field, text) in texts {
+        match address(text) {
+            Ok(address) if !found.contains(&address) => found.push(address),
+            Ok(_) => {}
+            Err(_) if rules == Rules::Api => {}
+            Err(why) => return Err(Rejected::new(field, why)),
+        }
+    }
+    Ok(found)
+}
+
+fn ports(raw: &[RawServicePort]) -> Result<Vec<ServicePort>, Rejected> {
+    if raw.is_empty() {
+        return Err(Rejected::new("spec.ports", "missing: a Service needs at least one port"));
+    }
+    let mut taken = Taken::default();
+    raw.iter()
+        .enumerate()
+        .map(|(index, entry)| {
+            let port = service_port(entry, index, raw.len())?;
+            taken.take(&port, index)?;
+            Ok(port)
+        })
+        .collect()
+}
+
+fn service_port(raw: &RawServicePort, index: usize, count: usize) -> Result<ServicePort, Rejected> {
+    let rejected = |name: &str, why| Rejected::new(format!("spec.ports[{index}].{name}"), why);
+    let name = raw.name.as_deref().unwrap_or_default();
+    if name.is_empty() && count > 1 {
+        return Err(rejected("name", "missing: each of several ports needs a name".to_owned()));
+    }
+    let node_port = raw.node_port.as_ref().filter(|number| number.as_u64() != Some(0));
+    let node_port = node_port.map(|number| port(Some(number)));
+    Ok(ServicePort {
+        name: name.into(),
+        protocol: protocol(raw.protocol.as_deref()).map_err(|why| rejected("protocol", why))?,
+        port: port(raw.port.as_ref()).map_err(|why| rejected("port", why))?,
+        node_port: node_port.transpose().map_err(|why| rejected("nodePort", why))?,
+    })
+}
+
+/// What a Service's ports have so far, and which of them has it.
+#[derive(Default)]
+struct Taken {
+    names: HashMap<String, usize>,
+    ports: HashMap<(Protocol, u16), usize>,
+    node_ports: HashMap<(Protocol, u16), usize>,
+}
+
+impl Taken {
+    fn take(&mut self, port: &ServicePort, index: usize) -> Result<(), Rejected> {
+        let rejected = |name: &str, what: String, first: usize| {
+            Rejected::new(format!("spec.ports[{index}].{name}"), format!("{what} is taken by spec.ports[{first}]"))
+        };
+        if let Some(first) = claim(&mut self.names, port.name.to_string(), index) {
+            return Err(rejected("name", format!("{:?}", port.name), first));
+        }
+        let protocol = port.protocol;
+        if let Some(first) = claim(&mut self.ports, (protocol, port.port), index) {
+            return Err(rejected("port", format!("{protocol} port {}", port.port), first));
+        }
+        let Some(node_port) = port.node_port else { return Ok(()) };
+        match claim(&mut self.node_ports, (protocol, node_port), index) {
+            Some(first) => Err(rejected("nodePort", format!("{protocol} node port {node_port}"), first)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Who has `key` already, or nobody and now it is `index`.
+pub(super) fn claim<K: Eq + Hash>(taken: &mut HashMap<K, usize>, key: K, index: usize) -> Option<usize> {
+    let first = *taken.entry(key).or_insert(index);
+    (first != index).then_some(first)
+}
+
+fn affinity(spec: &RawServiceSpec) -> Result<Option<u32>, Rejected> {
+    match spec.session_affinity.as_deref() {
+        None | Some("" | "None") => return Ok(None),
+        Some("ClientIP") => {}
+        Some(other) => {
+            let why = format!("{other:?} is not an affinity: None and ClientIP are");
+            return Err(Rejected::new("spec.sessionAffinity", why));
+        }
+    }
+    let Some(number) = &spec.session_affinity_config.client_ip.timeout_seconds else {
+        return Ok(Some(AFFINITY_SECONDS));
+    };
+    let seconds = number.as_u64().filter(|seconds| (1..=AFFINITY_SECONDS_MAX).contains(seconds));
+    let seconds = seconds.and_then(|seconds| u32::try_from(seconds).ok());
+    seconds.map(Some).ok_or_else(|| {
+        let field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+        Rejected::new(field, format!("{number} is not a timeout: 1 to {AFFINITY_SECONDS_MAX} are"))
+    })
+}
+
+fn has_frontend(service: &Service) -> Result<(), Rejected> {
+    let addresses = [&service.cluster_ips, &service.external_ips, &service.load_balancer_ips];
+    if addresses.iter().any(|list| !list.is_empty()) || service.ports.iter().any(|port| port.node_port.is_some()) {
+        return Ok(());
+    }
+    Err(Rejected::new(
+        "spec.clusterIP",
+        "missing: a Service needs spec.clusterIP, spec.externalIPs, status.loadBalancer.ingress[].ip or \
+         spec.ports[].nodePort",
+    ))
+}

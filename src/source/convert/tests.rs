@@ -1,0 +1,396 @@
+//! What each Service and EndpointSlice becomes, or the exact words that say why it does not.
+
+use super::*;
+use crate::model::{Family, SchedulerFlags};
+use crate::state::{Endpoint, Scheduling, ServicePort, SlicePort};
+use serde_json::{Value, json};
+
+const FILE: &str = "web.yaml";
+
+fn origin() -> Origin {
+    Origin::Manifest { file: FILE.into(), document: 1 }
+}
+
+/// `base` with the values of `patch` in place of its own, mappings merged, as a JSON merge patch.
+fn patched(mut base: Value, patch: &Value) -> Value {
+    match (base.as_object_mut(), patch.as_object()) {
+        (Some(fields), Some(changes)) => {
+            for (key, change) in changes {
+                let field = fields.remove(key).unwrap_or(Value::Null);
+                fields.insert(key.clone(), patched(field, change));
+            }
+            base
+        }
+        _ => patch.clone(),
+    }
+}
+
+fn web() -> Value {
+    json!({
+        "metadata": { "name": "web" },
+        "spec": { "clusterIP": "10.0.0.1", "ports": [{ "port": 80 }] },
+    })
+}
+
+fn web_slice() -> Value {
+    json!({
+        "metadata": { "name": "web-1", "labels": { "kubernetes.io/service-name": "web" } },
+        "addressType": "IPv4",
+        "ports": [{ "port": 8080 }],
+        "endpoints": [{ "addresses": ["10.1.0.1"] }, { "addresses": ["10.1.0.2"] }],
+    })
+}
+
+fn read_service(patch: &Value, rules: Rules) -> Result<Option<Service>, Problem> {
+    service(&serde_json::from_value(patched(web(), patch)).unwrap(), &origin(), rules)
+}
+
+fn read_slice(patch: &Value, rules: Rules) -> Result<Option<EndpointSlice>, Problem> {
+    endpoint_slice(&serde_json::from_value(patched(web_slice(), patch)).unwrap(), &origin(), rules)
+}
+
+fn addresses<const N: usize>(texts: [&str; N]) -> Vec<std::net::IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_full_service_comes_out_whole() {
+    let found = read_service(
+        &json!({
+            "metadata": { "namespace": "shop", "annotations": { "ipvsd.io/scheduler": "mh", "other.io/x": "y" } },
+            "spec": {
+                "type": "LoadBalancer",
+                "clusterIP": "10.0.0.01", "clusterIPs": ["10.0.0.1", "FD00::1"],
+                "externalIPs": ["192.0.2.7", "192.0.2.007"],
+                "sessionAffinity": "ClientIP",
+                "sessionAffinityConfig": { "clientIP": { "timeoutSeconds": 60 } },
+                "ports": [
+                    { "name": "http", "port": 80, "targetPort": "web", "nodePort": 30080 },
+                    { "name": "dns", "protocol": "UDP", "port": 53, "targetPort": 5353, "nodePort": 0 },
+                    { "name": "dns-sctp", "protocol": "SCTP", "port": 53, "nodePort": 30080 },
+                ],
+            },
+            "status": { "loadBalancer": { "ingress": [
+                { "ip": "203.0.113.1" }, { "hostname": "lb.example.com" },
+                { "ip": "203.0.113.2", "ipMode": "Proxy" }, { "ip": "203.0.113.3", "ipMode": "VIP" },
+            ] } },
+        }),
+        Rules::Manifest,
+    );
+    let port = |name: &str, protocol, port, node_port| ServicePort { name: name.into(), protocol, port, node_port };
+    let wanted = Service {
+        name: ObjectName::new("shop", "web"),
+        origin: origin(),
+        cluster_ips: addresses(["10.0.0.1", "fd00::1"]),
+        external_ips: addresses(["192.0.2.7"]),
+        load_balancer_ips: addresses(["203.0.113.1", "203.0.113.3"]),
+        ports: vec![
+            port("http", Protocol::Tcp, 80, Some(30080)),
+            port("dns", Protocol::Udp, 53, None),
+            port("dns-sctp", Protocol::Sctp, 53, Some(30080)),
+        ],
+        affinity: Some(60),
+        scheduling: Some(Scheduling { scheduler: "mh".parse().unwrap(), flags: SchedulerFlags::PORT }),
+    };
+    assert_eq!(found, Ok(Some(wanted)));
+}
+
+#[test]
+fn a_small_service_gets_the_defaults_of_the_api_server() {
+    let null = json!({ "spec": { "externalIPs": null, "sessionAffinity": "ClientIP" }, "status": null });
+    for rules in [Rules::Manifest, Rules::Api] {
+        let found = read_service(&null, rules).unwrap().unwrap();
+        assert_eq!(found.name, ObjectName::new("default", "web"));
+        assert_eq!(found.ports[0].protocol, Protocol::Tcp);
+        assert_eq!(&*found.ports[0].name, "");
+        assert_eq!((found.affinity, found.scheduling), (Some(10_800), None));
+    }
+}
+
+#[test]
+fn services_of_others_are_nothing() {
+    for patch in [
+        json!({ "spec": { "type": "ExternalName", "externalName": "example.com", "ports": null } }),
+        json!({ "spec": { "clusterIP": "None", "ports": null } }),
+        json!({ "spec": { "clusterIP": null, "clusterIPs": ["None"] } }),
+        json!({ "metadata": { "labels": { "service.kubernetes.io/service-proxy-name": "" } } }),
+        json!({ "metadata": { "labels": { "service.kubernetes.io/service-proxy-name": null } } }),
+    ] {
+        for rules in [Rules::Manifest, Rules::Api] {
+            assert_eq!(read_service(&patch, rules), Ok(None), "{patch}");
+        }
+    }
+}
+
+/// A patch of the Service `web`, the field that is to blame and the message.
+fn bad_services() -> Vec<(Value, &'static str, &'static str)> {
+    let ports = |ports: Value| json!({ "spec": { "ports": ports } });
+    let affinity = |seconds: Value| {
+        let config = json!({ "clientIP": { "timeoutSeconds": seconds } });
+        json!({ "spec": { "sessionAffinity": "ClientIP", "sessionAffinityConfig": config } })
+    };
+    let timeout = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+    vec![
+        (
+            json!({ "metadata": { "namespace": "a/b" } }),
+            "metadata.namespace",
+            "\"a/b\" is not a name: at most 253 characters of a-z, 0-9, - and . are",
+        ),
+        (
+            json!({ "spec": { "type": "Loadbalancer" } }),
+            "spec.type",
+            "\"Loadbalancer\" is not a type: ClusterIP, NodePort, LoadBalancer and ExternalName are",
+        ),
+        (json!({ "spec": { "clusterIP": "10.0.0.256" } }), "spec.clusterIP", "\"10.0.0.256\" is not an IP address"),
+        (
+            json!({ "spec": { "clusterIP": "127.0.0.1" } }),
+            "spec.clusterIP",
+            "127.0.0.1 is a loopback address, which cannot be proxied",
+        ),
+        (json!({ "spec": { "clusterIPs": ["10.0.0.1", ""] } }), "spec.clusterIPs[1]", "\"\" is not an IP address"),
+        (
+            json!({ "spec": { "clusterIPs": ["10.0.0.1", "10.0.0.2"] } }),
+            "spec.clusterIPs[1]",
+            "10.0.0.2 is a second address of its family",
+        ),
+        (
+            json!({ "spec": { "clusterIPs": ["10.0.0.2"] } }),
+            "spec.clusterIPs[0]",
+            "10.0.0.2 is not 10.0.0.1, spec.clusterIP",
+        ),
+        (
+            json!({ "spec": { "clusterIP": null } }),
+            "spec.clusterIP",
+            "missing: a Service needs spec.clusterIP, spec.externalIPs, status.loadBalancer.ingress[].ip or \
+             spec.ports[].nodePort",
+        ),
+        (
+            json!({ "spec": { "externalIPs": ["192.0.2.1", "lb.example.com"] } }),
+            "spec.externalIPs[1]",
+            "\"lb.example.com\" is not an IP address",
+        ),
+        (
+            json!({ "status": { "loadBalancer": { "ingress": [{ "hostname": "a" }, { "ip": "fe80::1" }] } } }),
+            "status.loadBalancer.ingress[1].ip",
+            "fe80::1 is a link-local address, which cannot be proxied",
+        ),
+        (
+            json!({ "status": { "loadBalancer": { "ingress": [{ "ip": "192.0.2.1", "ipMode": "vip" }] } } }),
+            "status.loadBalancer.ingress[0].ipMode",
+            "\"vip\" is not a mode: VIP and Proxy are",
+        ),
+        (ports(json!([])), "spec.ports", "missing: a Service needs at least one port"),
+        (ports(json!([{}])), "spec.ports[0].port", "missing"),
+        (ports(json!([{ "port": 0 }])), "spec.ports[0].port", "0 is not a port: 1 to 65535 are"),
+        (ports(json!([{ "port": 65536 }])), "spec.ports[0].port", "65536 is not a port: 1 to 65535 are"),
+        (ports(json!([{ "port": 80.5 }])), "spec.ports[0].port", "80.5 is not a port: 1 to 65535 are"),
+        (ports(json!([{ "port": 80, "nodePort": -1 }])), "spec.ports[0].nodePort", "-1 is not a port: 1 to 65535 are"),
+        (
+            ports(json!([{ "port": 80, "protocol": "tcp" }])),
+            "spec.ports[0].protocol",
+            "\"tcp\" is not a protocol: TCP, UDP and SCTP are",
+        ),
+        (
+            ports(json!([{ "name": "a", "port": 80 }, { "port": 81 }])),
+            "spec.ports[1].name",
+            "missing: each of several ports needs a name",
+        ),
+        (
+            ports(json!([{ "name": "a", "port": 80 }, { "name": "a", "port": 81 }])),
+            "spec.ports[1].name",
+            "\"a\" is taken by spec.ports[0]",
+        ),
+        (
+            ports(json!([{ "name": "a", "port": 80 }, { "name": "b", "port": 81 }, { "name": "c", "port": 80 }])),
+            "spec.ports[2].port",
+            "tcp port 80 is taken by spec.ports[0]",
+        ),
+        (
+            ports(json!([{ "name": "a", "port": 80, "nodePort": 9 }, { "name": "b", "port": 81, "nodePort": 9 }])),
+            "spec.ports[1].nodePort",
+            "tcp node port 9 is taken by spec.ports[0]",
+        ),
+        (
+            json!({ "spec": { "sessionAffinity": "clientip" } }),
+            "spec.sessionAffinity",
+            "\"clientip\" is not an affinity: None and ClientIP are",
+        ),
+        (affinity(json!(0)), timeout, "0 is not a timeout: 1 to 86400 are"),
+        (affinity(json!(86_401)), timeout, "86401 is not a timeout: 1 to 86400 are"),
+        (
+            json!({ "metadata": { "annotations": { "ipvsd.io/scheduler": "" } } }),
+            "metadata.annotations[ipvsd.io/scheduler]",
+            "\"\" is not a scheduler name: 1 to 15 characters of a-z, 0-9, _ and - are",
+        ),
+    ]
+}
+
+#[test]
+fn a_bad_service_is_a_problem_that_names_the_field() {
+    for (patch, field, message) in bad_services() {
+        let problem = read_service(&patch, Rules::Manifest).expect_err(&patch.to_string());
+        assert_eq!((problem.field.as_str(), problem.message.as_str()), (field, message), "{patch}");
+    }
+    let problem = read_service(&json!({ "spec": { "clusterIP": "x" } }), Rules::Manifest).unwrap_err();
+    let text = "web.yaml, document 1: Service default/web: spec.clusterIP: \"x\" is not an IP address";
+    assert_eq!(problem.to_string(), text);
+}
+
+#[test]
+fn an_object_without_a_name_is_a_problem_without_an_object() {
+    for name in [json!(null), json!("")] {
+        let patch = json!({ "metadata": { "name": name } });
+        let service = read_service(&patch, Rules::Manifest).unwrap_err();
+        assert_eq!(service.to_string(), "web.yaml, document 1: metadata.name: missing");
+        assert_eq!(read_slice(&patch, Rules::Manifest), Err(service));
+    }
+}
+
+#[test]
+fn a_service_is_good_with_any_one_kind_of_frontend() {
+    for patch in [
+        json!({ "spec": { "clusterIP": "" , "clusterIPs": ["fd00::1"] } }),
+        json!({ "spec": { "clusterIP": null, "externalIPs": ["192.0.2.1"] } }),
+        json!({ "spec": { "clusterIP": null, "ports": [{ "port": 80, "nodePort": 30080 }] } }),
+        json!({ "spec": { "clusterIP": null }, "status": { "loadBalancer": { "ingress": [{ "ip": "192.0.2.1" }] } } }),
+    ] {
+        assert!(matches!(read_service(&patch, Rules::Manifest), Ok(Some(_))), "{patch}");
+    }
+}
+
+#[test]
+fn what_the_api_server_let_through_is_skipped_as_kube_proxy_does() {
+    let found = read_service(
+        &json!({
+            "spec": { "type": "Future", "externalIPs": ["", "127.0.0.1", "192.0.2.1"] },
+            "status": { "loadBalancer": { "ingress": [{ "ip": "bad" }, { "ip": "192.0.2.2", "ipMode": "Future" }] } },
+        }),
+        Rules::Api,
+    )
+    .unwrap()
+    .unwrap();
+    assert_eq!((found.external_ips, found.load_balancer_ips), (addresses(["192.0.2.1"]), vec![]));
+    assert_eq!(read_service(&json!({ "spec": { "clusterIP": "" } }), Rules::Api), Ok(None));
+}
+
+#[test]
+fn a_full_slice_comes_out_whole() {
+    let found = read_slice(
+        &json!({
+            "metadata": { "namespace": "shop", "annotations": { "ipvsd.io/weights": "10.1.0.1=3,*=2" } },
+            "ports": [{ "name": "http", "port": 8080 }, { "name": "dns", "protocol": "UDP", "port": 5353 }],
+            "endpoints": [
+                { "addresses": ["10.1.0.01", "10.1.0.9"], "conditions": { "ready": null } },
+                { "addresses": ["10.1.0.2"], "conditions": { "ready": false, "serving": true, "terminating": true } },
+                { "addresses": ["10.1.0.3"], "conditions": null, "nodeName": "node-1" },
+            ],
+        }),
+        Rules::Manifest,
+    );
+    let endpoint = |address: &str, ready, terminating, weight| Endpoint {
+        address: address.parse().unwrap(),
+        ready,
+        serving: true,
+        terminating,
+        weight,
+    };
+    let wanted = EndpointSlice {
+        name: ObjectName::new("shop", "web-1"),
+        origin: origin(),
+        service: ObjectName::new("shop", "web"),
+        family: Family::Ipv4,
+        ports: vec![
+            SlicePort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 },
+            SlicePort { name: "dns".into(), protocol: Protocol::Udp, port: 5353 },
+        ],
+        endpoints: vec![
+            endpoint("10.1.0.1", true, false, 3),
+            endpoint("10.1.0.2", false, true, 2),
+            endpoint("10.1.0.3", true, false, 2),
+        ],
+    };
+    assert_eq!(found, Ok(Some(wanted)));
+}
+
+#[test]
+fn slices_without_addresses_to_use_are_nothing() {
+    for patch in [
+        json!({ "addressType": "FQDN", "endpoints": [{ "addresses": ["example.com"] }] }),
+        json!({ "metadata": { "labels": { "service.kubernetes.io/headless": "" } }, "endpoints": [{}] }),
+    ] {
+        assert_eq!(read_slice(&patch, Rules::Manifest), Ok(None), "{patch}");
+    }
+}
+
+/// A patch of the EndpointSlice `web-1`, the field that is to blame and the message.
+fn bad_slices() -> Vec<(Value, &'static str, &'static str)> {
+    let ports = |ports: Value| json!({ "ports": ports });
+    let second = |address: &str| json!({ "endpoints": [{ "addresses": ["10.1.0.1"] }, { "addresses": [address] }] });
+    vec![
+        (
+            json!({ "metadata": { "labels": null } }),
+            "metadata.labels[kubernetes.io/service-name]",
+            "missing: it names the Service that the endpoints belong to",
+        ),
+        (json!({ "addressType": null }), "addressType", "missing: IPv4 or IPv6"),
+        (json!({ "addressType": "ipv4" }), "addressType", "\"ipv4\" is not a type: IPv4, IPv6 and FQDN are"),
+        (ports(json!([{ "name": "http" }])), "ports[0].port", "missing"),
+        (ports(json!([{ "port": 0 }])), "ports[0].port", "0 is not a port: 1 to 65535 are"),
+        (
+            ports(json!([{ "port": 1, "protocol": "ICMP" }])),
+            "ports[0].protocol",
+            "\"ICMP\" is not a protocol: TCP, UDP and SCTP are",
+        ),
+        (
+            ports(json!([{ "name": "a", "port": 1 }, { "name": "a", "protocol": "UDP", "port": 1 }])),
+            "ports[1].name",
+            "\"a\" is taken by ports[0]",
+        ),
+        (json!({ "endpoints": [{}] }), "endpoints[0].addresses", "missing: an endpoint needs an address"),
+        (second("backend-2"), "endpoints[1].addresses[0]", "\"backend-2\" is not an IP address"),
+        (
+            second("169.254.0.1"),
+            "endpoints[1].addresses[0]",
+            "169.254.0.1 is a link-local address, which cannot be proxied",
+        ),
+        (second("fd00::1"), "endpoints[1].addresses[0]", "fd00::1 is not of the slice's addressType, IPv4"),
+        (
+            json!({ "metadata": { "annotations": { "ipvsd.io/weights": "10.1.0.9=1" } } }),
+            "metadata.annotations[ipvsd.io/weights]",
+            "10.1.0.9 is not the address of an endpoint here",
+        ),
+        (
+            json!({ "metadata": { "annotations": { "ipvsd.io/weight": "10.1.0.1=1" } } }),
+            "metadata.annotations[ipvsd.io/weight]",
+            "unknown annotation: here ipvsd knows ipvsd.io/weights",
+        ),
+    ]
+}
+
+#[test]
+fn a_bad_slice_is_a_problem_that_names_the_field() {
+    for (patch, field, message) in bad_slices() {
+        let problem = read_slice(&patch, Rules::Manifest).expect_err(&patch.to_string());
+        assert_eq!((problem.field.as_str(), problem.message.as_str()), (field, message), "{patch}");
+        assert_eq!(problem.object, Some(ObjectRef::EndpointSlice(ObjectName::new("default", "web-1"))));
+    }
+}
+
+#[test]
+fn parts_of_a_slice_from_the_api_that_cannot_be_used_are_skipped() {
+    let found = read_slice(
+        &json!({
+            "metadata": { "annotations": { "ipvsd.io/weights": "10.1.0.9=5" } },
+            "ports": [{ "port": 1 }, { "name": "a" }, { "name": "b", "port": 0 }, { "name": "", "port": 8080 }],
+            "endpoints": [{}, { "addresses": ["fd00::1"] }, { "addresses": ["10.1.0.1"] }],
+        }),
+        Rules::Api,
+    )
+    .unwrap()
+    .unwrap();
+    assert_eq!(found.ports, [SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }]);
+    assert_eq!(found.endpoints.iter().map(|endpoint| endpoint.address).collect::<Vec<_>>(), addresses(["10.1.0.1"]));
+    for patch in [json!({ "metadata": { "labels": null } }), json!({ "addressType": "IPv5" })] {
+        assert_eq!(read_slice(&patch, Rules::Api), Ok(None), "{patch}");
+    }
+}

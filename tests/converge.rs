@@ -1,0 +1,148 @@
+//! The laws: a diff leads from what is found to what is wanted; whatever happens in between, the kernel ends up
+//! holding what the cluster says, nothing foreign is touched, and the cost is that of the change.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops at what it did not expect"
+)]
+
+mod support;
+
+use ipvsd::desired::{Plan, Settings};
+use ipvsd::diff::diff;
+use ipvsd::kernel::Errno;
+use ipvsd::kernel::fake::FakeKernel;
+use ipvsd::model::{Model, Op};
+use ipvsd::reconcile::{Options, Reconciler};
+use ipvsd::state::{Change, State};
+use proptest::prelude::*;
+use std::time::Duration;
+use support::oracle::Cluster;
+use support::{arbitrary, settle};
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+    #[test]
+    fn applying_the_diff_gives_what_is_wanted(wanted in arbitrary::model(), found in arbitrary::model()) {
+        let ops = diff(&wanted, &found);
+        prop_assert!(ops.is_sorted_by_key(Op::phase));
+        let mut result = found;
+        for op in &ops {
+            prop_assert_eq!(result.apply(op), Ok(()), "{}", op);
+        }
+        prop_assert_eq!(result, wanted);
+    }
+
+    #[test]
+    fn nothing_differs_from_itself(model in arbitrary::model()) {
+        prop_assert_eq!(diff(&model, &model), vec![]);
+    }
+
+    #[test]
+    fn no_step_of_a_diff_exposes_an_address_before_its_virtual_servers_are_complete(
+        wanted in arbitrary::model(), found in arbitrary::model(),
+    ) {
+        let mut model = found.clone();
+        for op in diff(&wanted, &found) {
+            if let Op::AddRoute(vip, _) = op {
+                for (key, server) in wanted.virtual_servers.iter().filter(|(key, _)| key.address() == Some(vip)) {
+                    let now = &model.virtual_servers[key];
+                    prop_assert!(server.destinations.iter().all(|(d, spec)| now.destinations.get(d) == Some(spec)));
+                }
+            }
+            model.apply(&op).unwrap();
+        }
+    }
+
+    /// The same changes in one go and one by one make the same plan (but for who came first to an address).
+    #[test]
+    fn the_plan_does_not_depend_on_the_way_to_it(changes in arbitrary::changes(true)) {
+        let settings = Settings::default();
+        let (mut stepwise, mut whole) = (Plan::default(), Plan::default());
+        let mut state = State::default();
+        for change in changes {
+            state.apply(change);
+            let dirty = state.take_dirty();
+            stepwise.update(&state, &settings, dirty);
+        }
+        state.touch(|_| true);
+        let all = state.take_dirty();
+        whole.update(&state, &settings, all);
+        prop_assert_eq!(stepwise.keys().collect::<Vec<_>>(), whole.keys().collect::<Vec<_>>());
+        for key in whole.keys().filter(|key| whole.owner(key) == stepwise.owner(key)) {
+            prop_assert_eq!(stepwise.virtual_server(&key), whole.virtual_server(&key));
+        }
+    }
+
+    /// Whatever the cluster does, whoever meddles and whatever fails meanwhile.
+    #[test]
+    fn the_kernel_converges(
+        rounds in prop::collection::vec((arbitrary::changes(false), arbitrary::model(), any::<u8>()), 1..5),
+        foreign in prop::collection::btree_set(arbitrary::virtual_server_key(), 0..4),
+    ) {
+        let kernel = FakeKernel { foreign: foreign.clone(), ..FakeKernel::default() };
+        let options = Options { drain_timeout: Duration::from_secs(5), ..Options::default() };
+        let mut reconciler = Reconciler::new(kernel, Settings::default(), options);
+        let mut cluster = Cluster::default();
+        let mut now = Duration::ZERO;
+        for (changes, mess, trouble) in rounds {
+            changes.iter().cloned().for_each(|change| cluster.take(change));
+            reconciler.take(changes);
+            meddle(reconciler.kernel_mut(), mess, trouble);
+            reconciler.pass(now);
+            reconciler.kernel_mut().refuses = |_| None;
+            now = settle(&mut reconciler, now);
+            let wanted = cluster.model(&["rr", "wrr", "mh"], &foreign);
+            prop_assert_eq!(reconciler.kernel().model.to_string(), wanted.to_string());
+            prop_assert_eq!(&reconciler.kernel().foreign, &foreign);
+        }
+    }
+
+    #[test]
+    fn a_change_costs_its_own_operations_and_no_reading(changes in arbitrary::changes(false), more in arbitrary::changes(false)) {
+        let options = Options { drain_timeout: Duration::ZERO, ..Options::default() };
+        let mut kernel = FakeKernel::default();
+        kernel.schedulers.insert("nosuch".parse().unwrap());
+        let mut reconciler = Reconciler::new(kernel, Settings::default(), options);
+        reconciler.take(changes);
+        reconciler.pass(Duration::ZERO);
+        let before = reconciler.kernel().clone();
+        reconciler.pass(Duration::from_millis(1));
+        prop_assert_eq!(reconciler.kernel().cost, before.cost, "no change, no request");
+
+        reconciler.take(more.into_iter().filter(|change| !matches!(change, Change::Node(_))));
+        reconciler.pass(Duration::from_millis(2));
+        let after = reconciler.kernel();
+        let fewest = diff(&after.model, &before.model).len();
+        prop_assert_eq!(after.cost.operations - before.cost.operations, fewest);
+        prop_assert!(after.cost.applications <= before.cost.applications + 1);
+        prop_assert_eq!(after.cost.full_readings, 1);
+        prop_assert_eq!(after.cost.scoped_readings, 0);
+    }
+}
+
+/// Somebody else changes things that are ours, and the kernel has a bad moment.
+fn meddle(kernel: &mut FakeKernel, mess: Model, trouble: u8) {
+    for (key, server) in mess.virtual_servers {
+        if !kernel.foreign.contains(&key) {
+            kernel.model.virtual_servers.insert(key, server);
+        }
+    }
+    kernel.model.routes.extend(mess.routes);
+    if trouble % 5 == 2 {
+        kernel.edited = kernel.model.virtual_servers.keys().copied().collect();
+    }
+    if trouble % 5 == 1 {
+        kernel.model = Model::default();
+    }
+    kernel.unreadable = usize::from(trouble % 3);
+    kernel.refuses = match trouble % 4 {
+        0 => |op| matches!(op, Op::AddDestination(..)).then_some(Errno::ENOMEM),
+        1 => |op| matches!(op, Op::RemoveVirtualServer(..) | Op::AddRoute(..)).then_some(Errno::EINVAL),
+        2 => |op| matches!(op, Op::AddVirtualServer(..)).then_some(Errno::ENOBUFS),
+        _ => |_| None,
+    };
+}

@@ -1,0 +1,143 @@
+//! Who may name whom: reads the sources and holds them to the table of docs/architecture.md.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops at what it did not expect"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A module, the modules of this crate it may name, and what of the outside it must not name.
+struct Layer {
+    module: &'static str,
+    may_name: &'static [&'static str],
+    never: &'static [&'static str],
+}
+
+/// Whatever touches the world or reads a clock.
+const EFFECTS: &[&str] = &[
+    "tokio",
+    "kube",
+    "neli",
+    "netlink",
+    "rtnetlink",
+    "nix",
+    "libc",
+    "inotify",
+    "tracing",
+    "anyhow",
+    "std::fs",
+    "std::process",
+    "std::env",
+    "std::io",
+    "std::thread",
+    "Instant",
+    "SystemTime",
+];
+const NETLINK: &[&str] = &["kube", "neli", "netlink_", "rtnetlink"];
+
+const LAYERS: &[Layer] = &[
+    Layer { module: "model", may_name: &[], never: EFFECTS },
+    Layer { module: "state", may_name: &["model"], never: EFFECTS },
+    Layer { module: "desired", may_name: &["model", "state"], never: EFFECTS },
+    Layer { module: "diff", may_name: &["model"], never: EFFECTS },
+    Layer { module: "source", may_name: &["model", "state"], never: &["neli", "std::process", "anyhow"] },
+    Layer { module: "kernel", may_name: &["model"], never: &["kube", "tokio", "anyhow", "tracing"] },
+    Layer {
+        module: "reconcile",
+        may_name: &["model", "state", "desired", "diff", "kernel"],
+        never: &["kube", "neli", "netlink_", "rtnetlink", "nix", "tokio", "anyhow"],
+    },
+    Layer { module: "config", may_name: &["model", "state", "desired", "reconcile"], never: NETLINK },
+    Layer { module: "demo", may_name: &[], never: &["kube", "neli"] },
+    Layer {
+        module: "cli",
+        may_name: &["config", "daemon", "demo", "desired", "diff", "kernel", "model", "reconcile", "source", "state"],
+        never: NETLINK,
+    },
+];
+
+#[test]
+fn every_module_names_only_what_it_may() {
+    let mut broken = Vec::new();
+    for (file, text) in sources() {
+        let module = file.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
+        let Some(layer) = LAYERS.iter().find(|layer| layer.module == module) else { continue };
+        for (number, line) in code_lines(&text) {
+            for other in named_modules(line).filter(|name| *name != layer.module && !layer.may_name.contains(name)) {
+                broken.push(format!("src/{}:{number} names crate::{other}", file.display()));
+            }
+            for outside in layer.never.iter().filter(|outside| names(line, outside)) {
+                broken.push(format!("src/{}:{number} names {outside}", file.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "the layers of docs/architecture.md are broken:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn every_module_is_in_the_table_or_may_name_everything() {
+    let known: Vec<_> = LAYERS.iter().map(|layer| layer.module).chain(["daemon", "lib", "main"]).collect();
+    let found = sources()
+        .into_keys()
+        .map(|file| file.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned());
+    let unknown: Vec<_> = found.filter(|module| !known.contains(&module.as_str())).collect();
+    assert!(unknown.is_empty(), "no layer is given for {unknown:?}");
+}
+
+#[test]
+fn every_file_begins_by_saying_its_job() {
+    let silent: Vec<_> =
+        sources().into_iter().filter(|(_, text)| !text.starts_with("//! ")).map(|(file, _)| file).collect();
+    assert!(silent.is_empty(), "these files do not begin with `//!`: {silent:?}");
+}
+
+/// Paths below `src/` and their texts.
+fn sources() -> BTreeMap<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.insert(path.strip_prefix(&root).unwrap().to_owned(), fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    assert!(found.len() > 20, "the sources were not found");
+    found
+}
+
+/// Numbered lines that are neither comment nor test.
+fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let numbered = text.lines().enumerate().map(|(index, line)| (index + 1, line));
+    numbered
+        .take_while(|(_, line)| line.trim() != "#[cfg(test)]")
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+/// The X of each `crate::X` in a line.
+fn named_modules(line: &str) -> impl Iterator<Item = &str> {
+    line.split("crate::")
+        .skip(1)
+        .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or(""))
+}
+
+/// Whether a line uses a path or name, as a word of its own or followed by `::` (or any ending after `_`).
+fn names(line: &str, what: &str) -> bool {
+    line.match_indices(what).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let after = line[at + what.len()..].chars().next();
+        let word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '"');
+        let is_path =
+            what.ends_with('_') || line[at + what.len()..].starts_with("::") || !word(after) && line.contains("use ");
+        !word(before) && before != Some(':') && is_path
+    })
+}
