@@ -126,15 +126,15 @@ proptest! {
 
 /// Somebody else changes things that are ours, and the kernel has a bad moment.
 fn meddle(kernel: &mut FakeKernel, mess: Model, trouble: u8) {
+    if trouble % 5 == 2 {
+        kernel.edited = kernel.model.virtual_servers.keys().copied().collect();
+    }
     for (key, server) in mess.virtual_servers {
-        if !kernel.foreign.contains(&key) {
+        if !kernel.foreign.contains(&key) && !kernel.edited.contains(&key) {
             kernel.model.virtual_servers.insert(key, server);
         }
     }
     kernel.model.routes.extend(mess.routes);
-    if trouble % 5 == 2 {
-        kernel.edited = kernel.model.virtual_servers.keys().copied().collect();
-    }
     if trouble % 5 == 1 {
         kernel.model = Model::default();
     }

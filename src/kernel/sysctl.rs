@@ -80,6 +80,15 @@ pub fn settings(kernel: KernelVersion) -> Vec<Setting> {
     settings
 }
 
+/// Sets what must be set on this kernel; returns what was not so before.
+///
+/// # Errors
+/// The first setting that cannot be read or written.
+pub fn prepare() -> Result<Vec<Setting>, SysctlError> {
+    let root = Path::new(ROOT);
+    establish(root, &settings(running_kernel(root)?))
+}
+
 /// Writes those settings below `root` that hold something else; returns them.
 ///
 /// # Errors

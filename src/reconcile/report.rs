@@ -17,6 +17,8 @@ pub struct Report {
     pub unread: Option<ObserveError>,
     /// Whether everything was read.
     pub read_all: bool,
+    /// Whether the kernel turned out to be other than it was thought to be, without anything failing.
+    pub surprised: bool,
     /// How many destinations are departing after the pass.
     pub draining: usize,
 }
@@ -24,15 +26,15 @@ pub struct Report {
 impl Report {
     /// Whether the kernel holds what it should, as far as this pass knows.
     pub fn is_good(&self) -> bool {
-        self.unread.is_none() && self.failed.is_empty()
+        self.unread.is_none() && self.failed.is_empty() && !self.surprised
     }
 
     /// What the pacing needs to know.
     pub fn outcome(&self) -> Outcome {
-        let success = match (&self.unread, self.failed.is_empty()) {
-            (Some(_), _) => Success::Unread,
-            (None, false) => Success::Partial,
-            (None, true) => Success::Whole,
+        let success = match &self.unread {
+            Some(_) => Success::Unread,
+            None if self.is_good() => Success::Whole,
+            None => Success::Partial,
         };
         Outcome { success, read_all: self.read_all, draining: self.draining > 0 }
     }

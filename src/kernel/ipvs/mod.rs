@@ -166,7 +166,8 @@ pub struct Tunnel {
     pub flags: u16,
 }
 
-/// `IPVS_STATS_ATTR_*`: totals since creation or zeroing, and the kernel's rates of the last seconds.
+/// `IPVS_STATS_ATTR_*`: totals since creation or zeroing, and the kernel's rates of the last seconds. The kernel
+/// brings them up to date every two seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Connections scheduled.

@@ -322,3 +322,77 @@ fn connect(family: NlFamily, receive_buffer: usize) -> io::Result<NlSocket> {
 fn errno(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u16, flags: u16, payload: &[u8]) -> Received<'_> {
+        Received { kind, flags, sequence: 1, payload }
+    }
+
+    /// Reads messages as a dump of numbers; returns whether the last one ended it.
+    fn read(messages: &[Received<'_>]) -> (Dump<u32>, bool) {
+        let mut dump = Dump { what: "numbers", found: Vec::new(), interrupted: false, error: None };
+        let ends: Vec<bool> =
+            messages.iter().map(|message| dump.take(*message, &mut |bytes| decode::u32_of(bytes).map(Some))).collect();
+        assert!(ends.iter().rev().skip(1).all(|end| !end), "it ended early");
+        (dump, ends.last().copied().unwrap())
+    }
+
+    #[test]
+    fn a_dump_goes_on_to_its_end_after_something_malformed() {
+        let one = 1_u32.to_ne_bytes();
+        let ok = [0; 4];
+        let (dump, ended) = read(&[
+            message(99, 0, &one),
+            message(99, 0, &one[..2]),
+            message(NLMSG_NOOP, 0, &[]),
+            message(99, 0, &one),
+            message(NLMSG_DONE, 0, &ok),
+        ]);
+        assert!(ended && matches!(dump.error, Some(ObserveError::Malformed { what: "numbers", .. })));
+        assert_eq!((dump.found, dump.interrupted), (vec![1, 1], false));
+    }
+
+    #[test]
+    fn a_dump_that_fails_is_no_smaller_dump() {
+        let eperm = (-libc::EPERM).to_ne_bytes();
+        for kind in [NLMSG_ERROR, NLMSG_DONE] {
+            let (dump, ended) = read(&[message(99, 0, &[0; 4]), message(kind, 0, &eperm)]);
+            assert!(ended && matches!(dump.error, Some(ObserveError::Refused { errno: Errno::EPERM, .. })));
+        }
+        let (dump, ended) = read(&[message(NLMSG_DONE, 0, &[])]);
+        assert!(ended && matches!(dump.error, Some(ObserveError::Malformed { .. })));
+    }
+
+    #[test]
+    fn a_change_during_a_dump_shows_on_any_of_its_messages() {
+        let ok = [0; 4];
+        for flags in [[NLM_F_DUMP_INTR, 0], [0, NLM_F_DUMP_INTR]] {
+            let (dump, ended) = read(&[message(99, flags[0], &ok), message(NLMSG_DONE, flags[1], &ok)]);
+            assert!(ended && dump.interrupted);
+        }
+    }
+
+    #[test]
+    fn answers_find_their_messages_and_stale_ones_none() {
+        let mut answers = Batch::new(9);
+        let enoent = [(-libc::ENOENT).to_ne_bytes(), [0; 4]].concat();
+        answers.push(NLMSG_ERROR, 0, |message| message.raw(&enoent));
+        answers.push(99, 0, |message| message.raw(b"data"));
+        answers.push(NLMSG_ERROR, 0, |message| message.raw(&[0; 20]));
+        let mut requests = Batch::new(10);
+        (0..2).for_each(|_| requests.push(0, 0, |_| ()));
+        let mut seen = Vec::new();
+        let finished =
+            sort(answers.bytes(), &requests, &mut |position, answer| seen.push((position, format!("{answer:?}"))));
+        assert_eq!((finished, seen), (Ok(true), vec![(0, "Data([100, 97, 116, 97])".to_owned())]));
+
+        let mut requests = Batch::new(9);
+        (0..4).for_each(|_| requests.push(0, 0, |_| ()));
+        let mut seen = Vec::new();
+        let finished = sort(answers.bytes(), &requests, &mut |position, _| seen.push(position));
+        assert_eq!((finished, seen), (Ok(false), vec![0, 1]));
+    }
+}

@@ -1,0 +1,16 @@
+//! Holds the fake kernel to what Linux does: see kernel/contract.rs, which runs on both.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+#[path = "kernel/contract.rs"]
+mod contract;
+
+use ipvsd::kernel::fake::FakeKernel;
+
+#[test]
+fn the_fake_keeps_the_contract() {
+    for (name, case) in contract::CASES {
+        println!("{name}");
+        case(&mut FakeKernel::default());
+    }
+}

@@ -1,0 +1,145 @@
+//! Records what Linux and ipvsadm really send, for tests/wire.rs. Not a test, and run by hand only:
+//!
+//! `./dev test --ignored record` writes tests/fixtures/netlink.txt anew, one datagram a line: a name, ` = `, its bytes.
+
+use crate::contract::{apply, destination, ip, scheduled, tcp};
+use crate::lab::{in_namespace, run};
+use ipvsd::kernel::ipvs::encode::Encoder;
+use ipvsd::kernel::linux::Linux;
+use ipvsd::kernel::netlink::socket::RECEIVE_BUFFER;
+use ipvsd::kernel::netlink::{Batch, Socket, decode, family};
+use ipvsd::kernel::route;
+use ipvsd::model::{DestinationSpec, Family, Op, RouteSpec, VirtualServerKey};
+use libtest_mimic::Trial;
+use neli::consts::socket::{Msg, NlFamily};
+use neli::socket::NlSocket;
+use neli::utils::Groups;
+use netlink_packet_core::{NLM_F_DUMP, NLMSG_DONE, NLMSG_ERROR};
+use std::fmt::Write;
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/netlink.txt");
+
+/// What is run, recorded, and left in the table for the dumps.
+const IPVSADM: &str = "\
+-A -t 10.0.0.1:80 -s sh -b sh-fallback,sh-port -p 10800 -M 255.255.255.0
+-a -t 10.0.0.1:80 -r 10.1.0.1:8080 -m -w 5 -x 100 -y 50
+-a -t 10.0.0.1:80 -r 10.1.0.2:80 -i -w 0
+-A -t 10.96.0.1:80 -s wrr
+-A -t [fd00::1]:80 -s wrr -p 60 -M 64
+-a -t [fd00::1]:80 -r [fd00::2]:81 -g -w 1
+-A -t 10.0.0.9:80 -s wlc
+-E -t 10.0.0.9:80 -s rr
+-a -t 10.0.0.9:80 -r 10.1.0.1:80 -m -w 1
+-e -t 10.0.0.9:80 -r 10.1.0.1:80 -m -w 7
+-d -t 10.0.0.9:80 -r 10.1.0.1:80
+-D -t 10.0.0.9:80
+-A -u 10.0.0.1:53 -s rr -o
+-A --sctp-service 10.0.0.1:9999 -s mh -b mh-port
+-A -f 7 -s lc
+-A -f 8 -6 -s rr
+-a -f 8 -6 -r [fd00::3]:0 -m -w 2
+";
+
+pub fn trials() -> Vec<Trial> {
+    let record = || {
+        in_namespace(|| std::fs::write(FILE, record()).unwrap());
+        Ok(())
+    };
+    vec![Trial::test("record", record).with_ignored_flag(true)]
+}
+
+fn record() -> String {
+    let mut lines = String::new();
+    for line in IPVSADM.lines() {
+        writeln!(lines, "ipvsadm {line} = {}", hex(&request_of_ipvsadm(line))).unwrap();
+    }
+    let _connections = make_connections();
+    let mut socket = Socket::open(NlFamily::Generic, RECEIVE_BUFFER).unwrap();
+    let ipvs = Encoder { family: family::look_up(&mut socket, "IPVS").unwrap() };
+    let mut add = |name: &str, family: NlFamily, encode: &dyn Fn(&mut Batch)| {
+        for datagram in answers(family, encode) {
+            writeln!(lines, "{name} = {}", hex(&datagram)).unwrap();
+        }
+    };
+    let of = |batch: &mut Batch, key: VirtualServerKey| ipvs.destinations(batch, NLM_F_DUMP, key.into());
+    let mark = VirtualServerKey::Mark { mark: 8, family: Family::Ipv6 };
+    let gone = Op::RemoveVirtualServer(tcp("10.0.0.9", 80));
+    add("info", NlFamily::Generic, &|batch| ipvs.info(batch));
+    add("services", NlFamily::Generic, &|batch| ipvs.services(batch, NLM_F_DUMP));
+    add("destinations of 10.0.0.1:80", NlFamily::Generic, &|batch| of(batch, tcp("10.0.0.1", 80)));
+    add("destinations of [fd00::1]:80", NlFamily::Generic, &|batch| of(batch, tcp("fd00::1", 80)));
+    add("destinations of mark 8", NlFamily::Generic, &|batch| of(batch, mark));
+    add("destinations of 10.96.0.2:80", NlFamily::Generic, &|batch| of(batch, tcp("10.96.0.2", 80)));
+    add("destinations of nothing", NlFamily::Generic, &|batch| of(batch, tcp("10.0.0.99", 80)));
+    add("service 10.0.0.1:80", NlFamily::Generic, &|batch| ipvs.service(batch, tcp("10.0.0.1", 80)));
+    add("refused", NlFamily::Generic, &|batch| ipvs.operation(batch, &gone));
+    add("routes of IPv4", NlFamily::Route, &|batch| route::routes(batch, NLM_F_DUMP, Family::Ipv4));
+    add("routes of IPv6", NlFamily::Route, &|batch| route::routes(batch, NLM_F_DUMP, Family::Ipv6));
+    lines
+}
+
+/// The request that ipvsadm sends for its arguments: the last buffer that it sends.
+fn request_of_ipvsadm(arguments: &str) -> Vec<u8> {
+    let strace = ["-e", "trace=sendmsg", "-e", "write=all", "-o", "/run/strace", "ipvsadm"];
+    run("strace", &strace.into_iter().chain(arguments.split(' ')).collect::<Vec<_>>());
+    let mut bytes = Vec::new();
+    for line in std::fs::read_to_string("/run/strace").unwrap().lines() {
+        // ` | 00010  01 01 00 00 54 00 01 80  06 00 01 00 02 00 00 00  ....T........... |`
+        let Some(dump) = line.strip_prefix(" | ") else { continue };
+        if dump.starts_with("00000 ") {
+            bytes.clear();
+        }
+        let numbers = dump.get(5..55).unwrap().split_whitespace();
+        bytes.extend(numbers.map(|number| u8::from_str_radix(number, 16).unwrap()));
+    }
+    bytes
+}
+
+/// A virtual server and routes of ours, two connections through it, and the time that the kernel needs to count them.
+fn make_connections() -> (TcpListener, [TcpStream; 2]) {
+    run("ip", &["address", "add", "192.168.7.1/32", "dev", "lo"]);
+    let key = tcp("10.96.0.2", 80);
+    let source = RouteSpec { preferred_source: Some(ip("192.168.7.1")) };
+    apply(
+        &mut Linux::open().unwrap(),
+        &[
+            Op::AddVirtualServer(key, scheduled("rr")),
+            Op::AddDestination(key, destination("192.168.7.1", 8080), DestinationSpec::masquerading(1)),
+            Op::AddRoute(ip("10.96.0.2"), source),
+            Op::AddRoute(ip("fd00:96::1"), RouteSpec::default()),
+        ],
+    );
+    let backend = TcpListener::bind("192.168.7.1:8080").unwrap();
+    let clients = [(); 2].map(|()| TcpStream::connect("10.96.0.2:80").unwrap());
+    std::thread::sleep(Duration::from_secs(5));
+    (backend, clients)
+}
+
+/// The datagrams that answer a request.
+fn answers(family: NlFamily, encode: &dyn Fn(&mut Batch)) -> Vec<Vec<u8>> {
+    let socket = NlSocket::connect(family, None, Groups::empty()).unwrap();
+    let mut batch = Batch::new(1);
+    encode(&mut batch);
+    if decode::messages(batch.bytes()).all(|message| message.unwrap().flags & NLM_F_DUMP == 0) {
+        batch.acknowledge_last();
+    }
+    socket.send(batch.bytes(), Msg::empty()).unwrap();
+    let mut datagrams = Vec::new();
+    loop {
+        let mut buffer = vec![0; 65_536];
+        let (length, _) = socket.recv(&mut buffer, Msg::empty()).unwrap();
+        buffer.truncate(length);
+        let ends = |kind| kind == NLMSG_DONE || kind == NLMSG_ERROR;
+        let last = decode::messages(&buffer).any(|message| ends(message.unwrap().kind));
+        datagrams.push(buffer);
+        if last {
+            return datagrams;
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

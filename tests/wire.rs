@@ -1,0 +1,386 @@
+//! Bytes, both ways: what was recorded from Linux and ipvsadm (fixtures/netlink.txt, written by kernel/record.rs) is
+//! understood and is what we send; what we write we can read; and no bytes at all make a decoder panic.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use ipvsd::kernel::ipvs::encode::Encoder;
+use ipvsd::kernel::ipvs::{self, DestinationEntry, Identity, Info, ServiceEntry, Tunnel};
+use ipvsd::kernel::netlink::decode::{Attribute, Received, attributes, messages, status};
+use ipvsd::kernel::netlink::{Batch, family};
+use ipvsd::kernel::route;
+use ipvsd::model::{
+    DestinationKey, DestinationSpec, Family, Forwarding, Op, Persistence, Protocol, RouteSpec, SchedulerFlags,
+    VirtualServerKey, VirtualServerSpec,
+};
+use netlink_packet_core::{NLMSG_DONE, NLMSG_ERROR};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use std::net::IpAddr;
+
+const FIXTURES: &str = include_str!("fixtures/netlink.txt");
+
+/// The number that the recorded kernel gave to IPVS.
+const ENCODER: Encoder = Encoder { family: 0x1c };
+
+/// The datagrams recorded under a name.
+fn recorded(name: &str) -> Vec<Vec<u8>> {
+    let lines = FIXTURES.lines().filter_map(|line| line.split_once(" = "));
+    let found: Vec<_> = lines.filter(|(of, _)| *of == name).map(|(_, hex)| bytes(hex)).collect();
+    assert!(!found.is_empty(), "nothing is recorded as {name}");
+    found
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
+
+/// The payloads of a recorded answer without its closing message.
+fn payloads(datagrams: &[Vec<u8>]) -> Vec<&[u8]> {
+    let all = datagrams.iter().flat_map(|datagram| messages(datagram)).map(Result::unwrap);
+    all.filter(|message| ![NLMSG_ERROR, NLMSG_DONE].contains(&message.kind)).map(|message| message.payload).collect()
+}
+
+fn only(bytes: &[u8]) -> Received<'_> {
+    let mut all = messages(bytes).map(Result::unwrap);
+    let only = all.next().unwrap();
+    assert_eq!(all.next(), None);
+    only
+}
+
+fn attributes_of(bytes: &[u8]) -> Vec<Attribute<'_>> {
+    attributes(bytes).map(Result::unwrap).collect()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn tcp(address: &str, port: u16) -> VirtualServerKey {
+    VirtualServerKey::new(ip(address), port, Protocol::Tcp)
+}
+
+fn scheduled(name: &str) -> VirtualServerSpec {
+    VirtualServerSpec { scheduler: name.parse().unwrap(), flags: SchedulerFlags::default(), persistence: None }
+}
+
+fn destination(address: &str, port: u16) -> DestinationKey {
+    DestinationKey { address: ip(address), port }
+}
+
+fn forwarded(forwarding: Forwarding, weight: u32) -> DestinationSpec {
+    DestinationSpec { forwarding, ..DestinationSpec::masquerading(weight) }
+}
+
+/// ipvsadm's arguments, and the operation that does the same.
+fn same_as_ipvsadm() -> Vec<(&'static str, Op)> {
+    let sticky = |timeout, prefix| Some(Persistence { timeout, prefix });
+    let flags = SchedulerFlags::PORT.with(SchedulerFlags::FALLBACK);
+    let limited = DestinationSpec { upper_threshold: 100, lower_threshold: 50, ..DestinationSpec::masquerading(5) };
+    let key = |text, port, protocol| VirtualServerKey::new(ip(text), port, protocol);
+    let mark = |mark, family| VirtualServerKey::Mark { mark, family };
+    let (four, six, nine) = (tcp("10.0.0.1", 80), tcp("fd00::1", 80), tcp("10.0.0.9", 80));
+    let real = destination("10.1.0.1", 80);
+    vec![
+        (
+            "-A -t 10.0.0.1:80 -s sh -b sh-fallback,sh-port -p 10800 -M 255.255.255.0",
+            Op::AddVirtualServer(four, VirtualServerSpec { flags, persistence: sticky(10_800, 24), ..scheduled("sh") }),
+        ),
+        ("-A -t 10.96.0.1:80 -s wrr", Op::AddVirtualServer(tcp("10.96.0.1", 80), scheduled("wrr"))),
+        (
+            "-A -t [fd00::1]:80 -s wrr -p 60 -M 64",
+            Op::AddVirtualServer(six, VirtualServerSpec { persistence: sticky(60, 64), ..scheduled("wrr") }),
+        ),
+        (
+            "-A -u 10.0.0.1:53 -s rr -o",
+            Op::AddVirtualServer(
+                key("10.0.0.1", 53, Protocol::Udp),
+                VirtualServerSpec { flags: SchedulerFlags::ONE_PACKET, ..scheduled("rr") },
+            ),
+        ),
+        (
+            "-A --sctp-service 10.0.0.1:9999 -s mh -b mh-port",
+            Op::AddVirtualServer(
+                key("10.0.0.1", 9999, Protocol::Sctp),
+                VirtualServerSpec { flags: SchedulerFlags::PORT, ..scheduled("mh") },
+            ),
+        ),
+        ("-A -f 7 -s lc", Op::AddVirtualServer(mark(7, Family::Ipv4), scheduled("lc"))),
+        ("-A -f 8 -6 -s rr", Op::AddVirtualServer(mark(8, Family::Ipv6), scheduled("rr"))),
+        ("-E -t 10.0.0.9:80 -s rr", Op::UpdateVirtualServer(nine, scheduled("rr"))),
+        ("-D -t 10.0.0.9:80", Op::RemoveVirtualServer(nine)),
+        (
+            "-a -t 10.0.0.1:80 -r 10.1.0.1:8080 -m -w 5 -x 100 -y 50",
+            Op::AddDestination(four, destination("10.1.0.1", 8080), limited),
+        ),
+        (
+            "-a -t 10.0.0.1:80 -r 10.1.0.2:80 -i -w 0",
+            Op::AddDestination(four, destination("10.1.0.2", 80), forwarded(Forwarding::Tunnel, 0)),
+        ),
+        (
+            // ipvsadm gives a destination by direct routing its service's port.
+            "-a -t [fd00::1]:80 -r [fd00::2]:81 -g -w 1",
+            Op::AddDestination(six, destination("fd00::2", 80), forwarded(Forwarding::DirectRouting, 1)),
+        ),
+        (
+            "-a -f 8 -6 -r [fd00::3]:0 -m -w 2",
+            Op::AddDestination(mark(8, Family::Ipv6), destination("fd00::3", 0), DestinationSpec::masquerading(2)),
+        ),
+        (
+            "-e -t 10.0.0.9:80 -r 10.1.0.1:80 -m -w 7",
+            Op::UpdateDestination(nine, real, DestinationSpec::masquerading(7)),
+        ),
+        ("-d -t 10.0.0.9:80 -r 10.1.0.1:80", Op::RemoveDestination(nine, real)),
+    ]
+}
+
+/// Attributes of ipvsadm's that the kernel does not read: a service's settings in requests that are not to set them
+/// (6 to 9), a destination's settings when it goes (3 to 6), and the kind of tunnel where ours is the usual (13 to 15).
+fn is_surplus(op: &Op, of_destination: bool, kind: u16) -> bool {
+    match (op, of_destination) {
+        (Op::AddVirtualServer(..) | Op::UpdateVirtualServer(..), _) => false,
+        (_, false) => (6..=9).contains(&kind),
+        (Op::RemoveDestination(..), true) => (3..=6).contains(&kind) || (13..=15).contains(&kind),
+        (_, true) => (13..=15).contains(&kind),
+    }
+}
+
+/// An attribute of a service or a destination, by its kind, with the owner's tag taken out of a service's flags.
+fn without_tag(of_destination: bool, attribute: Attribute<'_>) -> (bool, u16, Vec<u8>) {
+    let mut value = attribute.value.to_vec();
+    if !of_destination && attribute.kind == 7 {
+        value[2..4].fill(0);
+    }
+    (of_destination, attribute.kind, value)
+}
+
+#[test]
+fn requests_say_what_ipvsadm_says_but_for_the_owners_tag() {
+    for (arguments, op) in same_as_ipvsadm() {
+        let theirs = recorded(&format!("ipvsadm {arguments}")).remove(0);
+        let mut batch = Batch::new(1);
+        ENCODER.operation(&mut batch, &op);
+        batch.acknowledge_last();
+        let (theirs, ours) = (only(&theirs), only(batch.bytes()));
+        assert_eq!((ours.kind, ours.flags, &ours.payload[..4]), (theirs.kind, theirs.flags, &theirs.payload[..4]));
+        let flat = |payload: &[u8], ours: bool| -> Vec<_> {
+            let objects = attributes_of(&payload[4..]);
+            let all = objects.iter().flat_map(|object| {
+                let of_destination = object.kind == 2;
+                attributes_of(object.value).into_iter().map(move |one| (of_destination, one))
+            });
+            all.filter(|(of_destination, one)| ours || !is_surplus(&op, *of_destination, one.kind))
+                .map(|(of_destination, one)| without_tag(of_destination, one))
+                .collect()
+        };
+        assert_eq!(flat(ours.payload, true), flat(theirs.payload, false), "ipvsadm {arguments}");
+    }
+}
+
+#[test]
+fn a_new_service_is_the_bytes_of_ipvsadm_with_the_tag() {
+    let mut theirs = recorded("ipvsadm -A -t 10.96.0.1:80 -s wrr").remove(0);
+    let mut batch = Batch::new(u32::from_ne_bytes(*theirs[8..].first_chunk().unwrap()));
+    ENCODER.operation(&mut batch, &Op::AddVirtualServer(tcp("10.96.0.1", 80), scheduled("wrr")));
+    batch.acknowledge_last();
+    // The sender's port, which the kernel knows without being told.
+    theirs[12..16].fill(0);
+    let differing: Vec<_> = theirs.iter().zip(batch.bytes()).enumerate().filter(|(_, (a, b))| a != b).collect();
+    assert_eq!(theirs.len(), batch.bytes().len());
+    assert_eq!(
+        differing.iter().map(|(_, (theirs, ours))| (**theirs, **ours)).collect::<Vec<_>>(),
+        [(0, 0x50), (0, 0x49)]
+    );
+}
+
+/// The services that the recorder made, all of them: ours, and others' that ipvsd never would make.
+#[test]
+fn a_dump_of_services_is_understood_whole() {
+    let datagrams = recorded("services");
+    let services: Vec<ServiceEntry> =
+        payloads(&datagrams).into_iter().map(|payload| ipvs::decode::service(payload).unwrap()).collect();
+    let mut lines: Vec<String> = services.iter().map(line).collect();
+    lines.sort();
+    assert_eq!(
+        lines,
+        [
+            "10.0.0.1:53/17 rr flags 0x6 timeout 0 netmask 0xffffffff",
+            "10.0.0.1:80/6 sh flags 0x1b timeout 10800 netmask 0xffffff00",
+            "10.0.0.1:9999/132 mh flags 0x12 timeout 0 netmask 0xffffffff",
+            "10.96.0.1:80/6 wrr flags 0x2 timeout 0 netmask 0xffffffff",
+            "10.96.0.2:80/6 rr flags 0x49500002 timeout 0 netmask 0xffffffff",
+            "fd00::1:80/6 wrr flags 0x3 timeout 60 netmask 0x40",
+            "mark 7 Ipv4 lc flags 0x2 timeout 0 netmask 0xffffffff",
+            "mark 8 Ipv6 rr flags 0x2 timeout 0 netmask 0x80",
+        ]
+    );
+    let ours: Vec<_> = services.iter().filter(|service| service.is_ours()).collect();
+    assert!(matches!(ours[..], [service] if service.identity.key() == Some(tcp("10.96.0.2", 80))));
+    assert_eq!(ours[0].spec(), Ok(scheduled("rr")));
+    assert_eq!((ours[0].stats.connections, ours[0].stats.packets_in, ours[0].stats.packets_out), (2, 4, 2));
+    assert_eq!((ours[0].stats.bytes_in, ours[0].stats.bytes_out), (224, 120));
+    let sticky = services.iter().find(|service| service.identity.family() == Family::Ipv6 && service.timeout == 60);
+    assert_eq!(sticky.unwrap().persistence(), Some(Persistence { timeout: 60, prefix: 64 }));
+}
+
+fn line(service: &ServiceEntry) -> String {
+    let identity = match service.identity {
+        Identity::Address { address, port, protocol } => format!("{address}:{port}/{protocol}"),
+        Identity::Mark { mark, family } => format!("mark {mark} {family:?}"),
+    };
+    let ServiceEntry { scheduler, flags, timeout, netmask, .. } = service;
+    format!("{identity} {scheduler} flags {flags:#x} timeout {timeout} netmask {netmask:#x}")
+}
+
+fn destinations(of: &str, family: Family) -> Vec<DestinationEntry> {
+    let datagrams = recorded(&format!("destinations of {of}"));
+    let decode = |payload| ipvs::decode::destination(payload, family).unwrap();
+    payloads(&datagrams).into_iter().map(decode).collect()
+}
+
+#[test]
+fn a_dump_of_destinations_is_understood_whole() {
+    let mut found = destinations("10.0.0.1:80", Family::Ipv4);
+    found.sort_by_key(|destination| destination.key);
+    let limited = DestinationSpec { upper_threshold: 100, lower_threshold: 50, ..DestinationSpec::masquerading(5) };
+    assert_eq!((found[0].key, found[0].spec()), (destination("10.1.0.1", 8080), Ok(limited)));
+    let tunnel = forwarded(Forwarding::Tunnel, 0);
+    assert_eq!((found[1].key, found[1].spec()), (destination("10.1.0.2", 80), Ok(tunnel)));
+    assert_eq!((found.len(), found[1].tunnel), (2, Tunnel::default()));
+
+    let six = &destinations("[fd00::1]:80", Family::Ipv6)[0];
+    assert_eq!((six.key, six.spec()), (destination("fd00::2", 80), Ok(forwarded(Forwarding::DirectRouting, 1))));
+    assert_eq!(destinations("mark 8", Family::Ipv6)[0].key, destination("fd00::3", 0));
+    assert_eq!(destinations("nothing", Family::Ipv4), []);
+
+    let busy = &destinations("10.96.0.2:80", Family::Ipv4)[0];
+    assert_eq!((busy.active, busy.inactive, busy.persistent, busy.connections()), (2, 0, 0, 2));
+    assert_eq!((busy.stats.connections, busy.stats.packets_in, busy.stats.bytes_in), (2, 4, 224));
+}
+
+#[test]
+fn answers_to_single_requests_are_understood() {
+    let info = recorded("info");
+    let info = ipvs::decode::info(payloads(&info)[0]);
+    assert_eq!(info, Ok(Info { version: 0x01_02_01, connection_table_size: 4096 }));
+    let service = recorded("service 10.0.0.1:80");
+    assert_eq!(ipvs::decode::service(payloads(&service)[0]).unwrap().scheduler, "sh");
+    let accepted = only(&service[1]);
+    assert_eq!((accepted.kind, status(accepted.payload)), (NLMSG_ERROR, Ok(0)));
+    let refused = &recorded("refused")[0];
+    assert_eq!((only(refused).kind, status(only(refused).payload)), (NLMSG_ERROR, Ok(-libc::ESRCH)));
+}
+
+#[test]
+fn only_our_routes_are_read_from_a_dump() {
+    let found = |family, name: &str| -> Vec<_> {
+        let datagrams = recorded(name);
+        let all = payloads(&datagrams);
+        assert!(all.len() > 1, "the kernel's own are among them");
+        all.into_iter().filter_map(|payload| route::decode(payload, family).unwrap()).collect()
+    };
+    let source = RouteSpec { preferred_source: Some(ip("192.168.7.1")) };
+    assert_eq!(found(Family::Ipv4, "routes of IPv4"), [(ip("10.96.0.2"), source)]);
+    assert_eq!(found(Family::Ipv6, "routes of IPv6"), [(ip("fd00:96::1"), RouteSpec::default())]);
+    assert_eq!(found(Family::Ipv6, "routes of IPv4"), [], "a kernel without IPv6 may answer so");
+}
+
+fn any_key() -> impl Strategy<Value = VirtualServerKey> {
+    let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)];
+    let family = prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)];
+    prop_oneof![
+        3 => (any::<IpAddr>(), any::<u16>(), protocol).prop_map(|(address, port, protocol)| {
+            VirtualServerKey::new(address, port, protocol)
+        }),
+        1 => (1..=u32::MAX, family).prop_map(|(mark, family)| VirtualServerKey::Mark { mark, family }),
+    ]
+}
+
+fn any_server() -> impl Strategy<Value = (VirtualServerKey, VirtualServerSpec)> {
+    let flags = (0..1_u32 << 14).prop_map(|bits| SchedulerFlags(bits << 2));
+    (any_key(), "[a-z]{1,15}", flags, option::of((any::<u32>(), 0..=128_u8))).prop_map(
+        |(key, scheduler, flags, persistence)| {
+            let persistence =
+                persistence.map(|(timeout, prefix)| Persistence { timeout, prefix: prefix.min(key.family().bits()) });
+            (key, VirtualServerSpec { scheduler: scheduler.parse().unwrap(), flags, persistence })
+        },
+    )
+}
+
+fn any_destination() -> impl Strategy<Value = (DestinationKey, DestinationSpec)> {
+    let forwarding = prop_oneof![
+        Just(Forwarding::Masquerade),
+        Just(Forwarding::Local),
+        Just(Forwarding::Tunnel),
+        Just(Forwarding::DirectRouting),
+        Just(Forwarding::Bypass),
+    ];
+    (any::<(IpAddr, u16)>(), forwarding, any::<(u32, u32, u32)>()).prop_map(
+        |((address, port), forwarding, (weight, upper_threshold, lower_threshold))| {
+            let spec = DestinationSpec { weight, forwarding, upper_threshold, lower_threshold };
+            (DestinationKey { address, port }, spec)
+        },
+    )
+}
+
+/// Every decoder there is.
+fn decode_everything(bytes: &[u8]) {
+    let _ = (status(bytes), ipvs::decode::info(bytes), ipvs::decode::service(bytes), family::number(bytes));
+    for family in [Family::Ipv4, Family::Ipv6] {
+        let _ = (ipvs::decode::destination(bytes, family), route::decode(bytes, family));
+    }
+    for message in messages(bytes).filter_map(Result::ok).filter(|message| message.payload.len() < bytes.len()) {
+        decode_everything(message.payload);
+    }
+    attributes(bytes).for_each(drop);
+}
+
+/// A datagram out of the fixtures.
+fn any_recorded() -> impl Strategy<Value = Vec<u8>> {
+    let all: Vec<Vec<u8>> = FIXTURES.lines().map(|line| bytes(line.split_once(" = ").unwrap().1)).collect();
+    proptest::sample::select(all)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
+
+    #[test]
+    fn a_service_is_read_as_it_was_written((key, spec) in any_server()) {
+        let mut batch = Batch::new(1);
+        ENCODER.operation(&mut batch, &Op::AddVirtualServer(key, spec));
+        let read = ipvs::decode::service(only(batch.bytes()).payload).unwrap();
+        prop_assert_eq!((read.identity.key(), read.spec(), read.is_ours()), (Some(key), Ok(spec), true));
+    }
+
+    #[test]
+    fn a_destination_is_read_as_it_was_written(key in any_key(), (real, spec) in any_destination()) {
+        let mut batch = Batch::new(1);
+        ENCODER.operation(&mut batch, &Op::AddDestination(key, real, spec));
+        let read = ipvs::decode::destination(only(batch.bytes()).payload, key.family()).unwrap();
+        prop_assert_eq!((read.key, read.spec()), (real, Ok(spec)));
+    }
+
+    #[test]
+    fn a_route_is_read_as_it_was_written(vip: IpAddr, with_source: bool) {
+        let spec = RouteSpec { preferred_source: with_source.then_some(vip) };
+        let mut batch = Batch::new(1);
+        route::operation(&mut batch, &Op::AddRoute(vip, spec));
+        let read = route::decode(only(batch.bytes()).payload, Family::of(vip)).unwrap();
+        prop_assert_eq!(read, Some((vip, spec)));
+    }
+
+    #[test]
+    fn no_bytes_make_a_decoder_panic(bytes in vec(any::<u8>(), 0..200)) {
+        decode_everything(&bytes);
+    }
+
+    #[test]
+    fn no_broken_answer_makes_a_decoder_panic(
+        mut bytes in any_recorded(),
+        broken in vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        length: prop::sample::Index,
+    ) {
+        broken.iter().for_each(|(at, value)| *at.get_mut(&mut bytes) = *value);
+        decode_everything(&bytes);
+        decode_everything(&bytes[..length.index(bytes.len())]);
+    }
+}
