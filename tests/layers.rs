@@ -53,7 +53,7 @@ const LAYERS: &[Layer] = &[
         never: &["kube", "neli", "netlink_", "rtnetlink", "nix", "tokio", "anyhow"],
     },
     Layer { module: "config", may_name: &["model", "state", "desired", "reconcile"], never: NETLINK },
-    Layer { module: "demo", may_name: &[], never: &["kube", "neli"] },
+    Layer { module: "demo", may_name: &["kernel", "model"], never: &["kube", "neli"] },
     Layer {
         module: "cli",
         may_name: &["config", "daemon", "demo", "desired", "diff", "kernel", "model", "reconcile", "source", "state"],

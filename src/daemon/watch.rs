@@ -25,7 +25,7 @@ impl Sources {
     /// Starts to listen, before anything is read, so that no change is missed.
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let node = NodeWatch::open().await.context("cannot follow this node's addresses")?;
-        let files = Watch::open(&config.manifests)?;
+        let files = Watch::new(&config.manifests);
         Ok(Self { manifests: Manifests::new(&config.manifests), files, node, unreadable: None })
     }
 

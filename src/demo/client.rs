@@ -110,3 +110,17 @@ fn parse(answer: &str) -> Option<Answer> {
     let (name, source) = answer.trim_end().split_once(' ')?;
     Some(Answer { name: name.to_owned(), source: source.parse().ok()? })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_a_name_and_a_source() {
+        let answer = Answer { name: "backend-1".into(), source: "fd00::1".parse().unwrap() };
+        assert_eq!(parse("backend-1 fd00::1\n"), Some(answer));
+        for strange in ["", "backend-1", "backend-1 somewhere", "HTTP/1.1 404 Not Found"] {
+            assert_eq!(parse(strange), None, "{strange:?}");
+        }
+    }
+}

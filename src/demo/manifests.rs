@@ -39,6 +39,17 @@ impl DemoService<'_> {
         [self.service(), self.slice("IPv4", &ipv4), self.slice("IPv6", &ipv6)].join("---\n")
     }
 
+    /// How it spreads connections: the scheduler, and the weights if they count.
+    pub fn scheduling(&self) -> String {
+        match self.weights {
+            None => "rr".to_owned(),
+            Some(weights) => {
+                let weights: Vec<_> = weights.iter().map(ToString::to_string).collect();
+                format!("wrr {}", weights.join(":"))
+            }
+        }
+    }
+
     fn service(&self) -> String {
         let Self { name, ipv4, ipv6, .. } = self;
         let annotations = match self.weights {

@@ -14,9 +14,10 @@ pub mod network;
 mod show;
 mod socket;
 
+use crate::kernel::modules;
 use anyhow::{Result, bail};
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 
 /// Runs the demo. The exit code is 1 if the backends did not answer as they should.
 ///
@@ -40,11 +41,8 @@ fn check_rights_and_kernel() -> Result<()> {
     Ok(())
 }
 
+/// The table is there once the module is.
 fn kernel_has_ipvs() -> bool {
     let table = Path::new("/proc/net/ip_vs");
-    table.exists() || {
-        // Whether it worked shows in the table.
-        let _loaded = Command::new("modprobe").args(["-q", "ip_vs"]).stderr(Stdio::null()).status();
-        table.exists()
-    }
+    table.exists() || (modules::load("ip_vs").succeeded() && table.exists())
 }

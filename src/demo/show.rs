@@ -1,7 +1,7 @@
 //! What the demo does, step by step, and what it prints.
 
 use super::backend::{Backend, Port};
-use super::client::Request;
+use super::client::{Answer, Request};
 use super::daemon::Daemon;
 use super::interrupt::Interrupt;
 use super::manifests::{DemoService, Directory, HTTP_PORT, HTTP_TARGET, UDP_PORT, UDP_TARGET};
@@ -60,6 +60,7 @@ pub fn show() -> Result<bool> {
     let mut demo = Demo::start(&mut out)?;
     let everyone = [expectations(WEB, &[4, 4, 4]), expectations(WEIGHTED, &[6, 4, 2])].concat();
     demo.wait_for_answers(&everyone)?;
+    demo.quote(&mut out, &everyone)?;
     writeln!(out, "\n{REQUESTS} requests to each frontend, each on a new connection:\n")?;
     let mut good = demo.table(&mut out, &everyone)?;
     demo.list(&mut out)?;
@@ -87,8 +88,10 @@ impl Demo {
             let text = service.manifest(&network.backends);
             directory.put(&format!("{}.yaml", service.name), &text)?;
         }
-        writeln!(out, "\nManifests in {}; this is web.yaml:\n", directory.manifests().display())?;
-        write!(out, "{}", indented(&WEB.manifest(&network.backends)))?;
+        writeln!(out, "\nManifests in {}; web.yaml begins with:\n", directory.manifests().display())?;
+        let manifest = WEB.manifest(&network.backends);
+        let service_and_first_slice = manifest.splitn(3, "---\n").take(2).collect::<Vec<_>>().join("---\n");
+        write!(out, "{}", indented(&service_and_first_slice))?;
 
         let mut command = Command::new(env::current_exe()?);
         command.args(["run", "--manifests"]).arg(directory.manifests());
@@ -101,6 +104,14 @@ impl Demo {
         self.wait_until("the virtual servers answer", |demo| {
             demo.in_client(|| Ok(expectations.iter().all(|expectation| expectation.request.send().is_ok())))
         })
+    }
+
+    /// Prints an answer as it is.
+    fn quote(&self, out: &mut impl Write, expectations: &[Expectation]) -> Result<()> {
+        let first = expectations.first().context("there are frontends")?;
+        let Answer { name, source } = self.in_client(|| Ok(first.request.send()?))?;
+        writeln!(out, "\n{} answers the client: {name} {source}", first.request.target)?;
+        Ok(())
     }
 
     /// Takes the last backend out of the Service `web` while everything runs.
@@ -122,7 +133,7 @@ impl Demo {
     /// Sends the requests and prints who answered. Returns whether it was as expected.
     fn table(&mut self, out: &mut impl Write, expectations: &[Expectation]) -> Result<bool> {
         let names: Vec<_> = self.network.backends.iter().map(|host| host.name.clone()).collect();
-        let heads: String = names.iter().map(|name| format!("{name:>12}")).collect();
+        let heads: String = names.iter().map(|name| format!("{name:>11}")).collect();
         writeln!(out, "  {:<44}{heads}", "")?;
         let mut good = true;
         for expectation in expectations {
@@ -130,7 +141,7 @@ impl Demo {
             let spread = self.in_client(|| Ok(expectation.request.spread(REQUESTS)?));
             let spread = spread.with_context(|| format!("no answer from {}", expectation.label))?;
             let counts: Vec<_> = names.iter().map(|name| spread.get(name).copied().unwrap_or(0)).collect();
-            let columns: String = counts.iter().map(|count| format!("{count:>12}")).collect();
+            let columns: String = counts.iter().map(|count| format!("{count:>11}")).collect();
             let as_expected = counts == expectation.counts;
             let remark = if as_expected { String::new() } else { format!("  EXPECTED {:?}", expectation.counts) };
             writeln!(out, "  {:<44}{columns}{remark}", expectation.label)?;
@@ -148,7 +159,7 @@ impl Demo {
         }
         writeln!(
             out,
-            "\nThe node's `ipvsd list`:\n\n{}",
+            "\nThe node's `ipvsd list`, which counts the requests before these too:\n\n{}",
             indented(&String::from_utf8_lossy(&output.stdout)).trim_end()
         )?;
         Ok(())
@@ -180,7 +191,7 @@ fn expectations(service: DemoService<'_>, counts: &[usize]) -> Vec<Expectation> 
     frontends
         .map(|(address, (protocol, scheme, port))| {
             let target = SocketAddr::from((address, port));
-            let label = format!("{:<10}{scheme}://{target}", service.name);
+            let label = format!("{:<20} {scheme}://{target}", format!("{} ({})", service.name, service.scheduling()));
             Expectation { label, request: Request::new(protocol, target), counts: counts.to_vec() }
         })
         .collect()

@@ -2,7 +2,7 @@
 //!
 //! What the messages mean is decided in [`facts`], which is pure. Route changes are not subscribed to: every VIP of
 //! ours is a route, and at start thousands of notices would wake us for nothing. A new default route nearly always
-//! comes with an address, and is otherwise seen at the next look, [`LOOK_AGAIN`] later at most.
+//! comes with an address, and is otherwise seen at the next look, half a minute later at most.
 
 pub mod facts;
 

@@ -1,21 +1,22 @@
 //! Runs the tests that need a kernel with IPVS: collects them from the modules beside this file, one per subject.
 //! Where they can run is decided in `lab.rs`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod commands;
 mod contract;
 mod contract_linux;
+mod cost;
+mod demo;
 mod lab;
 mod network;
 mod node;
+mod program;
 mod record;
 mod smoke;
+mod traffic;
+mod traffic_changes;
+mod traffic_rig;
 
 use std::process::ExitCode;
 
@@ -36,8 +37,17 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    [contract_linux::trials(), network::trials(), node::trials(), record::trials(), smoke::trials()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let subjects = [
+        commands::trials(),
+        contract_linux::trials(),
+        cost::trials(),
+        demo::trials(),
+        network::trials(),
+        node::trials(),
+        record::trials(),
+        smoke::trials(),
+        traffic::trials(),
+        traffic_changes::trials(),
+    ];
+    subjects.into_iter().flatten().collect()
 }

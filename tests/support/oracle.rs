@@ -62,17 +62,16 @@ impl Cluster {
             flags: if scheduler.as_str() == "mh" { SchedulerFlags::PORT } else { SchedulerFlags::default() },
             persistence: service.affinity.map(|timeout| Persistence { timeout, prefix: family.bits() }),
         };
-        let ready = self.destinations(service, port, family, |endpoint| endpoint.ready);
+        let ready = self.destinations(service, (port, family), |endpoint| endpoint.ready);
         let leaving = |endpoint: &Endpoint| endpoint.serving && endpoint.terminating;
-        let destinations = if ready.is_empty() { self.destinations(service, port, family, leaving) } else { ready };
+        let destinations = if ready.is_empty() { self.destinations(service, (port, family), leaving) } else { ready };
         VirtualServer { spec, destinations }
     }
 
     fn destinations(
         &self,
         service: &Service,
-        port: &ServicePort,
-        family: Family,
+        (port, family): (&ServicePort, Family),
         wanted: impl Fn(&Endpoint) -> bool,
     ) -> BTreeMap<DestinationKey, DestinationSpec> {
         let mut best: BTreeMap<DestinationKey, Endpoint> = BTreeMap::new();

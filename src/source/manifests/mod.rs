@@ -1,0 +1,133 @@
+//! A directory of manifests as a source: read it, read it again after a change, and tell what differs.
+//!
+//! [`Manifests::load`] is one reading. It reads and parses only files that changed ([`files`](self)), turns each
+//! into objects and problems ([`parse`]), and merges them with what was in force ([`merge`]). [`Watch`] tells when
+//! to read again; it is the only part that needs tokio.
+
+mod contents;
+mod documents;
+mod files;
+mod merge;
+mod parallel;
+mod parse;
+mod trail;
+mod watch;
+
+pub use contents::{Doubt, Entry, File, Object};
+pub use files::FILE_SIZE_MAX;
+pub use merge::{Merged, merge};
+pub use parse::{Source, parse};
+pub use watch::Watch;
+
+use crate::state::{Change, Problem};
+use files::Stamp;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A directory of manifests, and what it last said.
+#[derive(Debug)]
+pub struct Manifests {
+    directory: PathBuf,
+    /// The files of the last reading, by name. Replaced whole by each reading.
+    files: HashMap<OsString, Known>,
+    /// What is in force since the last reading.
+    merged: Merged,
+}
+
+/// A file that was read.
+#[derive(Clone, Debug)]
+struct Known {
+    /// None where the file is to be read again in any case.
+    stamp: Option<Stamp>,
+    file: Arc<File>,
+}
+
+/// A file at the time of a reading.
+enum Found {
+    /// As it was.
+    Unchanged(Known),
+    /// With a text that is still to be parsed, and what is to be its stamp.
+    Read(Option<Stamp>),
+}
+
+/// What a reading brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Update {
+    /// What differs from the last reading.
+    pub changes: Vec<Change>,
+    /// Everything that is wrong now, old and new, in the order of files and documents.
+    pub problems: Vec<Problem>,
+}
+
+/// Why a directory could not be read. Nothing changes then.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It is not there, is no directory, or may not be read.
+    #[error("the manifests in {} cannot be read", directory.display())]
+    Directory {
+        /// As the user named it.
+        directory: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl Manifests {
+    /// The manifests of `directory`, none of them read yet.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into(), files: HashMap::new(), merged: Merged::default() }
+    }
+
+    /// The directory, as the user named it.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Reads the directory and tells what differs from the last reading.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed. What was in force stays so, and the next reading compares to it.
+    pub fn load(&mut self) -> Result<Update, Error> {
+        let names = files::list(&self.directory)
+            .map_err(|source| Error::Directory { directory: self.directory.clone(), source })?;
+        let known = self.files(names);
+        let merged = merge(&self.merged, known.iter().map(|(_, known)| &*known.file));
+        let changes = self.merged.changes_to(&merged);
+        self.files = known.into_iter().collect();
+        self.merged = merged;
+        Ok(Update { changes, problems: self.merged.problems.clone() })
+    }
+
+    /// The files as they are now; only those that changed are read and parsed. A file that went since it was
+    /// listed is left out.
+    fn files(&self, names: Vec<OsString>) -> Vec<(OsString, Known)> {
+        let mut found = Vec::with_capacity(names.len());
+        let mut sources = Vec::new();
+        for name in names {
+            let path = self.directory.join(&name);
+            if let Some(known) = self.unchanged(&name, &path) {
+                found.push((name, Found::Unchanged(known)));
+            } else if let Some(reading) = files::read(&path) {
+                found.push((name, Found::Read(reading.stamp)));
+                sources.push(Source { path: path.to_string_lossy().into(), text: reading.text });
+            }
+        }
+        let mut parsed = parse(&sources).into_iter();
+        let mut known = |found| match found {
+            Found::Unchanged(known) => Some(known),
+            Found::Read(stamp) => parsed.next().map(|file| Known { stamp, file: Arc::new(file) }),
+        };
+        found.into_iter().filter_map(|(name, found)| known(found).map(|known| (name, known))).collect()
+    }
+
+    fn unchanged(&self, name: &OsStr, path: &Path) -> Option<Known> {
+        let known = self.files.get(name)?;
+        (known.stamp.is_some() && known.stamp == Stamp::at(path)).then(|| known.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! The subcommands on a real kernel: exact rules for a directory, `list` against ipvsadm, `diff`, `cleanup`, and what
+//! others made.
+
+use super::lab::{run, trial};
+use super::program::{Daemon, IPVSD, add_addresses, eventually, ipvsd, rules, service, stdout};
+use libtest_mimic::Trial;
+use std::fs;
+
+/// This subject's tests.
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("twenty_services_of_all_kinds_give_exactly_these_rules", twenty_services),
+        trial("list_prints_what_ipvsadm_prints", list_like_ipvsadm),
+        trial("what_others_made_survives_run_stop_and_cleanup", foreign_survives),
+        trial("an_edit_by_hand_is_repaired", edit_is_repaired),
+        trial("an_endpoint_on_this_node_stays_as_it_was_set", local_endpoint),
+        trial("a_directory_that_cannot_be_read_is_an_error_at_start_and_a_warning_later", unreadable_directory),
+    ]
+}
+
+const TWENTY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kernel/twenty");
+
+fn twenty_services() {
+    add_addresses(&["192.0.2.1/24", "192.0.2.7/24", "2001:db8::1/64"]);
+    let output = ipvsd(&["run", "--once", "--manifests", TWENTY]);
+    stdout(&output, 1);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(errors.matches("rejected").count(), 1, "{errors}");
+    let missing = "03-scheduling.yml, document 12: Service default/s20-scheduler-nobody-has: \
+                   metadata.annotations[ipvsd.io/scheduler]: the kernel cannot load the scheduler nobody";
+    assert!(errors.contains(missing), "{errors}");
+
+    let mut expected: Vec<_> = include_str!("twenty/expected.txt").lines().map(str::to_owned).collect();
+    expected.sort();
+    assert_eq!(rules().join("\n"), expected.join("\n"));
+
+    let routes = run("ip", &["-o", "route", "show", "table", "local", "proto", "118"]);
+    assert!(routes.contains("local 10.96.0.1 dev lo scope host src 192.0.2.1"), "{routes}");
+    assert!(!routes.contains("192.0.2.7 "), "the node's own address needs no route: {routes}");
+    assert_eq!(stdout(&ipvsd(&["diff", "--manifests", TWENTY]), 1).lines().count(), 1, "the missing scheduler");
+}
+
+fn list_like_ipvsadm() {
+    for line in [
+        "-A -t 10.0.0.1:80 -s rr",
+        "-a -t 10.0.0.1:80 -r 10.1.0.1:8080 -m -w 3",
+        "-a -t 10.0.0.1:80 -r 10.1.0.20:80 -i -w 1",
+        "-a -t 10.0.0.1:80 -r 10.1.0.3:80 -g -w 65535",
+        "-A -t 10.0.0.2:443 -s sh -b sh-port,sh-fallback -p 360 -M 255.255.255.0",
+        "-A -t 9.0.0.2:443 -s mh -b mh-port -p 10800",
+        "-A -t 9.0.0.2:444 -s wlc -b flag-1,flag-3",
+        "-A -t 10.0.0.4:0 -s rr -p 50",
+        "-A -u 10.0.0.3:53 -s wlc -o",
+        "-A --sctp-service 10.0.0.9:9 -s ovf",
+        "-A -f 77 -s rr",
+        "-a -f 77 -r 10.1.0.1 -m",
+        "-A -f 78 -6 -s rr -p",
+        "-A -t [fd00::1]:80 -s wrr -p 300 -M 64",
+        "-a -t [fd00::1]:80 -r [fd00::2]:80 -m -w 100",
+        "-a -t [fd00::1]:80 -r [fd00:1234:5678:9abc:def0:1234:5678:9abc]:65535 -m -w 100",
+        "-A -t [fd00:1234:5678:9abc:def0:1234:5678:9abc]:65535 -s lblcr",
+    ] {
+        run("ipvsadm", &line.split(' ').collect::<Vec<_>>());
+    }
+    assert_eq!(stdout(&ipvsd(&["list"]), 0), run("ipvsadm", &["-L", "-n"]));
+
+    let json: serde_json::Value = serde_json::from_str(&stdout(&ipvsd(&["list", "--json"]), 0)).expect("JSON");
+    let servers = json["virtualServers"].as_array().expect("a list");
+    assert_eq!(servers.len(), 11);
+    assert!(servers.iter().all(|server| server["managed"] == false));
+    assert_eq!(servers[2]["destinations"][0]["weight"], 3);
+    assert_eq!(servers[3]["persistence"]["prefix"], 24);
+}
+
+fn foreign_survives() {
+    run("ipvsadm", &["-A", "-t", "10.0.0.1:80", "-s", "lc"]);
+    run("ipvsadm", &["-a", "-t", "10.0.0.1:80", "-r", "172.20.0.1:80", "-m"]);
+    run("ipvsadm", &["-A", "-f", "5", "-s", "rr"]);
+    run("ip", &["route", "add", "local", "10.0.0.1", "dev", "lo", "table", "local"]);
+    let (rules_before, routes_before) = (rules(), local_routes());
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_str().expect("text");
+    // Number 0 asks for 10.0.0.1:80 as well.
+    fs::write(directory.path().join("a.yaml"), service(0, &[1]) + &service(1, &[1])).expect("ours");
+    let mut daemon = Daemon::start(IPVSD, &["run", "--manifests", path]);
+    daemon.wait_for("Service default/s0: tcp 10.0.0.1:80 is a virtual server that ipvsd did not make");
+    eventually("ours stands", || rules().iter().any(|rule| rule == "-A -t 10.0.0.2:80 -s rr"));
+    assert!(rules_before.iter().all(|rule| rules().contains(rule)));
+    daemon.kill();
+    assert_eq!(rules().len(), rules_before.len() + 2);
+
+    // After a crash the one is known to be ours and the other not to be.
+    stdout(&ipvsd(&["run", "--once", "--manifests", path]), 1);
+    assert_eq!(rules().len(), rules_before.len() + 2);
+    assert_eq!(stdout(&ipvsd(&["cleanup"]), 0), "remove route: 1, remove virtual server: 1\n");
+    assert_eq!((rules(), local_routes()), (rules_before, routes_before));
+}
+
+fn local_routes() -> String {
+    run("ip", &["route", "show", "table", "local"])
+}
+
+fn edit_is_repaired() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_str().expect("text");
+    fs::write(directory.path().join("a.yaml"), service(0, &[1, 2])).expect("ours");
+    let mut daemon = Daemon::start(IPVSD, &["run", "--manifests", path, "--ipvs-sync-period", "300ms"]);
+    daemon.wait_for("programmed");
+    let wanted = rules();
+    for edit in [
+        "-E -t 10.0.0.1:80 -s lc -p 60",
+        "-e -t 10.0.0.1:80 -r 172.17.0.1:8080 -m -w 7",
+        "-d -t 10.0.0.1:80 -r 172.17.0.1:8080",
+        "-a -t 10.0.0.1:80 -r 172.99.0.1:8080 -m",
+        "-D -t 10.0.0.1:80",
+        "-C",
+    ] {
+        run("ipvsadm", &edit.split(' ').collect::<Vec<_>>());
+        daemon.wait_for("programmed");
+        eventually(edit, || rules() == wanted);
+    }
+    run("ip", &["route", "del", "local", "10.0.0.1", "dev", "lo", "table", "local"]);
+    eventually("the route is back", || local_routes().contains("10.0.0.1 "));
+    assert_eq!(stdout(&ipvsd(&["cleanup"]), 0), "remove route: 1, remove virtual server: 1\n", "still ours");
+}
+
+/// A host-network endpoint: the kernel must give back what was set, or every reading would find a difference.
+fn local_endpoint() {
+    add_addresses(&["172.17.0.1/24"]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_str().expect("text");
+    fs::write(directory.path().join("a.yaml"), service(0, &[1, 2])).expect("ours");
+    stdout(&ipvsd(&["run", "--once", "--manifests", path]), 0);
+    assert_eq!(stdout(&ipvsd(&["diff", "--manifests", path]), 0), "");
+}
+
+fn unreadable_directory() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("manifests");
+    let name = path.to_str().expect("text");
+    let output = ipvsd(&["run", "--manifests", name]);
+    assert_eq!(output.status.code(), Some(2));
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.contains(name) && errors.contains("No such file or directory"), "{errors}");
+
+    fs::create_dir(&path).expect("ours");
+    fs::write(path.join("a.yaml"), service(0, &[1])).expect("ours");
+    let mut daemon = Daemon::start(IPVSD, &["run", "--manifests", name]);
+    daemon.wait_for("programmed");
+    let before = rules();
+    fs::rename(&path, directory.path().join("away")).expect("ours");
+    daemon.wait_for("what was read before stays in force");
+    assert_eq!(rules(), before);
+    fs::rename(directory.path().join("away"), &path).expect("ours");
+    daemon.wait_for("can be read again");
+    fs::write(path.join("b.yaml"), service(1, &[1])).expect("ours");
+    daemon.wait_for("programmed");
+    assert_eq!(rules().len(), before.len() + 2);
+}

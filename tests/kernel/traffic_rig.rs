@@ -1,0 +1,189 @@
+//! What the traffic tests stand on: the demo's network with three backends, the real daemon on its node, and a
+//! directory of manifests that a test changes.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use ipvsd::demo::backend::{Backend, Port};
+use ipvsd::demo::client::{Answer, Request};
+use ipvsd::demo::daemon::Daemon;
+use ipvsd::demo::manifests::Directory;
+use ipvsd::demo::network::{Host, Network};
+use ipvsd::model::Protocol;
+use serde_json::{Value, json};
+
+use crate::lab::run;
+
+/// The Service `web` of most tests has these.
+pub const VIPS: [&str; 2] = ["10.96.0.10", "fd00:96::10"];
+pub const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+/// From a change of the manifests to its effect. The lab may be slow, and nothing waits this long when all is well.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Everything that runs. Dropped from top to bottom.
+pub struct Rig {
+    daemon: Option<Daemon>,
+    flags: Vec<&'static str>,
+    directory: Directory,
+    _backends: Vec<Backend>,
+    pub network: Network,
+}
+
+impl Rig {
+    /// A rig whose daemon has these flags and finds what `objects` makes of the backends.
+    pub fn new(flags: &[&'static str], objects: impl FnOnce(&[Host]) -> Vec<Value>) -> Self {
+        let network = Network::build(3).unwrap();
+        let ports = [Port::Http(8080), Port::Udp(8080), Port::SctpHttp(8080), Port::Lines(9090)];
+        let start = |host: &Host| Backend::start(&host.name, &host.namespace, &ports).unwrap();
+        let backends = network.backends.iter().map(start).collect();
+        let directory = Directory::new().unwrap();
+        let mut rig = Self { daemon: None, flags: flags.to_vec(), directory, _backends: backends, network };
+        for object in objects(&rig.network.backends) {
+            rig.put(&object);
+        }
+        rig.start_daemon();
+        rig
+    }
+
+    pub fn start_daemon(&mut self) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ipvsd"));
+        command.args(["run", "--manifests"]).arg(self.directory.manifests()).args(&self.flags);
+        self.daemon = Some(Daemon::start(&self.network.node, &mut command, &self.directory.beside("log")).unwrap());
+    }
+
+    /// Ends the daemon with SIGKILL.
+    pub fn crash_daemon(&mut self) {
+        self.daemon.take().unwrap().kill().unwrap();
+    }
+
+    /// Ends the daemon with SIGTERM, and checks that it ends well.
+    pub fn stop_daemon(&mut self) {
+        let status = self.daemon.take().unwrap().stop().unwrap();
+        assert!(status.success(), "{status}");
+    }
+
+    /// Writes an object, over its former self.
+    pub fn put(&self, object: &Value) {
+        let name = format!("{}-{}.json", object["kind"], object["metadata"]["name"]).replace('"', "");
+        self.directory.put(&name, &object.to_string()).unwrap();
+    }
+
+    /// Writes the slices of a Service, with these backends as its endpoints.
+    pub fn put_slices<'a>(&self, service: &str, hosts: impl IntoIterator<Item = &'a Host>) {
+        for slice in slices(service, hosts) {
+            self.put(&slice);
+        }
+    }
+
+    pub fn in_client<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.network.client.namespace.run(|| Ok(work())).unwrap()
+    }
+
+    pub fn on_node<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.network.node.run(|| Ok(work())).unwrap()
+    }
+
+    pub fn send(&self, request: Request) -> io::Result<Answer> {
+        self.in_client(|| request.send())
+    }
+
+    /// How many of `count` requests each backend answered.
+    pub fn spread(&self, request: Request, count: usize) -> [usize; 3] {
+        let spread = self
+            .in_client(|| request.spread(count))
+            .unwrap_or_else(|error| self.fail(&format!("{request:?}: {error}")));
+        ["backend-1", "backend-2", "backend-3"].map(|name| spread.get(name).copied().unwrap_or(0))
+    }
+
+    /// Waits until each of these is answered.
+    pub fn wait_for(&mut self, requests: &[Request]) {
+        for request in requests {
+            self.wait_until(&format!("{request:?} is answered"), |rig| rig.send(*request).is_ok());
+        }
+    }
+
+    pub fn wait_until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so(self) {
+            self.daemon.as_mut().unwrap().check().unwrap();
+            if Instant::now() > deadline {
+                self.fail(&format!("waited in vain until {what}"));
+            }
+            sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn rules(&self) -> String {
+        self.on_node(|| run("ipvsadm", &["-S", "-n"]))
+    }
+
+    fn fail(&self, why: &str) -> ! {
+        let log = self.daemon.as_ref().map(Daemon::log).unwrap_or_default();
+        panic!("{why}\nThe kernel has:\n{}The daemon said:\n{log}", self.rules());
+    }
+}
+
+/// A Service with what `spec` adds to the usual ports; without addresses of its own it has [`VIPS`].
+pub fn service(name: &str, spec: Value) -> Value {
+    let mut whole = json!({
+        "clusterIP": VIPS[0],
+        "clusterIPs": VIPS,
+        "ports": [
+            { "name": "http", "port": 80, "protocol": "TCP" },
+            { "name": "udp", "port": 80, "protocol": "UDP" },
+            { "name": "sctp", "port": 80, "protocol": "SCTP" },
+            { "name": "lines", "port": 90, "protocol": "TCP" },
+        ],
+    });
+    for (field, value) in spec.as_object().unwrap() {
+        whole[field] = value.clone();
+    }
+    json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": name }, "spec": whole })
+}
+
+/// `object` with annotations.
+pub fn annotated(mut object: Value, annotations: Value) -> Value {
+    object["metadata"]["annotations"] = annotations;
+    object
+}
+
+/// The slices of both families with ready endpoints.
+pub fn slices<'a>(service: &str, hosts: impl IntoIterator<Item = &'a Host>) -> Vec<Value> {
+    let hosts: Vec<_> = hosts.into_iter().collect();
+    let ipv4 = hosts.iter().map(|host| json!({ "addresses": [host.addresses.ipv4] })).collect();
+    let ipv6 = hosts.iter().map(|host| json!({ "addresses": [host.addresses.ipv6] })).collect();
+    vec![slice(service, "IPv4", ipv4), slice(service, "IPv6", ipv6)]
+}
+
+pub fn slice(service: &str, family: &str, endpoints: Vec<Value>) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": format!("{service}-{}", family.to_lowercase()),
+            "labels": { "kubernetes.io/service-name": service },
+        },
+        "addressType": family,
+        "ports": [
+            { "name": "http", "port": 8080, "protocol": "TCP" },
+            { "name": "udp", "port": 8080, "protocol": "UDP" },
+            { "name": "sctp", "port": 8080, "protocol": "SCTP" },
+            { "name": "lines", "port": 9090, "protocol": "TCP" },
+        ],
+        "endpoints": endpoints,
+    })
+}
+
+/// Requests to port 80 of these addresses by all protocols.
+pub fn requests(addresses: &[&str]) -> Vec<Request> {
+    let all = addresses.iter().flat_map(|address| PROTOCOLS.map(|protocol| request(protocol, address, 80)));
+    all.collect()
+}
+
+pub fn request(protocol: Protocol, address: &str, port: u16) -> Request {
+    let address: IpAddr = address.parse().unwrap();
+    Request::new(protocol, SocketAddr::from((address, port)))
+}
