@@ -7,7 +7,8 @@
 //!
 //! After a restart the departing are found in the kernel, like everything else; their deadline starts anew.
 
-use crate::model::{DestinationKey, Protocol, VirtualServer, VirtualServerKey};
+use crate::model::{DestinationKey, Destinations, Protocol, VirtualServer, VirtualServerKey};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -38,13 +39,13 @@ pub struct Occasion<'a> {
 impl Drains {
     /// What should stand in the kernel for `key`, given what is wanted and what is found: the wanted, and the
     /// departing at weight 0.
-    pub fn keep(
+    pub fn keep<'w>(
         &mut self,
         key: VirtualServerKey,
-        (wanted, found): (Option<&VirtualServer>, Option<&VirtualServer>),
+        (wanted, found): (Option<&'w VirtualServer>, Option<&VirtualServer>),
         occasion: Occasion<'_>,
-    ) -> Option<VirtualServer> {
-        let mut departing = BTreeMap::new();
+    ) -> Option<Cow<'w, VirtualServer>> {
+        let mut departing = Destinations::default();
         for (destination, spec) in found.map(|found| &found.destinations).into_iter().flatten() {
             let is_wanted = wanted.is_some_and(|wanted| wanted.destinations.contains_key(destination));
             let idle = spec.weight == 0 && occasion.counted.is_some_and(|c| !c.contains_key(&(key, *destination)));
@@ -54,13 +55,13 @@ impl Drains {
         }
         self.forget_others(key, &departing);
         match (wanted, found) {
+            (Some(wanted), _) if departing.is_empty() => Some(Cow::Borrowed(wanted)),
             (Some(wanted), _) => {
-                let mut kept = wanted.clone();
-                kept.destinations.append(&mut departing);
-                Some(kept)
+                let destinations = wanted.destinations.iter().map(|(key, spec)| (*key, *spec)).chain(departing);
+                Some(Cow::Owned(VirtualServer { spec: wanted.spec, destinations: destinations.collect() }))
             }
             (None, Some(found)) if !departing.is_empty() => {
-                Some(VirtualServer { spec: found.spec, destinations: departing })
+                Some(Cow::Owned(VirtualServer { spec: found.spec, destinations: departing }))
             }
             (None, _) => None,
         }
@@ -92,7 +93,7 @@ impl Drains {
         occasion.now < deadline
     }
 
-    fn forget_others<V>(&mut self, key: VirtualServerKey, departing: &BTreeMap<DestinationKey, V>) {
+    fn forget_others(&mut self, key: VirtualServerKey, departing: &Destinations) {
         let of_key: Vec<_> = self.of(key).filter(|destination| !departing.contains_key(destination)).collect();
         for destination in of_key {
             self.deadlines.remove(&(key, destination));

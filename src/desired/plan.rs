@@ -16,8 +16,8 @@ use std::net::IpAddr;
 pub struct Plan {
     /// What is wanted, by key. An entry belongs to exactly one Service.
     held: BTreeMap<VirtualServerKey, Held>,
-    /// The keys each Service has in `held`; no entry is empty.
-    keys_of: HashMap<ObjectName, BTreeSet<VirtualServerKey>>,
+    /// The keys each Service has in `held`, sorted; no entry is empty.
+    keys_of: HashMap<ObjectName, Box<[VirtualServerKey]>>,
     /// The Services that want a key another one has; no entry is empty.
     waiting: BTreeMap<VirtualServerKey, BTreeSet<ObjectName>>,
     /// What is wrong with each Service beyond what its source could see; no entry is empty.
@@ -86,10 +86,10 @@ impl Plan {
     /// Replaces a Service's part. Returns the keys that changed.
     fn put(&mut self, service: &Service, part: Part) -> Vec<VirtualServerKey> {
         let name = &service.name;
-        let mut given_up = self.forget(name);
+        let held_before = self.forget(name);
         let mut changed = Vec::new();
         let mut problems = part.problems;
-        let mut keys = BTreeSet::new();
+        let mut keys = Vec::with_capacity(part.virtual_servers.len());
         for (key, (field, server)) in part.virtual_servers {
             match self.held.get_mut(&key) {
                 Some(held) if held.owner != *name => {
@@ -104,27 +104,26 @@ impl Plan {
                     changed.push(key);
                 }
             }
-            given_up.remove(&key);
-            keys.insert(key);
+            keys.push(key);
         }
+        changed.extend(self.free(held_before.iter().filter(|key| keys.binary_search(key).is_err())));
         if !keys.is_empty() {
-            self.keys_of.insert(name.clone(), keys);
+            self.keys_of.insert(name.clone(), keys.into());
         }
         if !problems.is_empty() {
             self.problems.insert(name.clone(), problems);
         }
-        changed.extend(self.free(given_up));
         changed
     }
 
     /// Takes a Service out. Returns the keys that changed.
     fn remove(&mut self, name: &ObjectName) -> Vec<VirtualServerKey> {
         let keys = self.forget(name);
-        self.free(keys)
+        self.free(&keys).collect()
     }
 
     /// Drops all that is noted of a Service except what it holds, whose keys it returns.
-    fn forget(&mut self, name: &ObjectName) -> BTreeSet<VirtualServerKey> {
+    fn forget(&mut self, name: &ObjectName) -> Box<[VirtualServerKey]> {
         self.problems.remove(name);
         self.waiting.retain(|_, names| {
             names.remove(name);
@@ -133,7 +132,10 @@ impl Plan {
         self.keys_of.remove(name).unwrap_or_default()
     }
 
-    fn free(&mut self, keys: BTreeSet<VirtualServerKey>) -> Vec<VirtualServerKey> {
-        keys.into_iter().inspect(|key| drop(self.held.remove(key))).collect()
+    fn free<'k>(
+        &mut self,
+        keys: impl IntoIterator<Item = &'k VirtualServerKey>,
+    ) -> impl Iterator<Item = VirtualServerKey> {
+        keys.into_iter().copied().inspect(|key| drop(self.held.remove(key)))
     }
 }

@@ -3,19 +3,47 @@
 //! Pure: two models in, operations out. The law, in `tests/converge.rs`: applying `diff(wanted, found)` to
 //! `found` gives `wanted`, and `diff(x, x)` is empty.
 
-use crate::model::{Model, Op, RouteSpec, VirtualServer, VirtualServerKey};
-use std::collections::BTreeMap;
+use crate::model::{Destinations, Model, Op, RouteSpec, VirtualServer, VirtualServerKey};
 use std::net::IpAddr;
 
 /// The operations that turn `found` into `wanted`, sorted by phase and repeatable.
 pub fn diff(wanted: &Model, found: &Model) -> Vec<Op> {
-    let mut ops = Vec::new();
+    let mut steps = Steps::default();
     pairs(&wanted.virtual_servers, &found.virtual_servers, |key, wanted, found| {
-        virtual_server(*key, wanted, found, &mut ops);
+        steps.virtual_server(*key, wanted, found);
     });
-    pairs(&wanted.routes, &found.routes, |vip, wanted, found| ops.extend(route(*vip, wanted, found)));
-    ops.sort_by_key(Op::phase);
-    ops
+    pairs(&wanted.routes, &found.routes, |vip, wanted, found| steps.route(*vip, wanted, found));
+    steps.into_ops()
+}
+
+/// The operations for some objects, compared one by one.
+#[derive(Debug, Default)]
+pub struct Steps {
+    /// In the order of comparing.
+    ops: Vec<Op>,
+}
+
+impl Steps {
+    /// Compares one virtual server.
+    pub fn virtual_server(
+        &mut self,
+        key: VirtualServerKey,
+        wanted: Option<&VirtualServer>,
+        found: Option<&VirtualServer>,
+    ) {
+        virtual_server(key, wanted, found, &mut self.ops);
+    }
+
+    /// Compares the route of one VIP.
+    pub fn route(&mut self, vip: IpAddr, wanted: Option<&RouteSpec>, found: Option<&RouteSpec>) {
+        self.ops.extend(route(vip, wanted, found));
+    }
+
+    /// All operations, sorted by phase.
+    pub fn into_ops(mut self) -> Vec<Op> {
+        self.ops.sort_by_key(Op::phase);
+        self.ops
+    }
 }
 
 fn virtual_server(
@@ -34,7 +62,7 @@ fn virtual_server(
         Some(found) if found.spec != wanted.spec => ops.push(Op::UpdateVirtualServer(key, wanted.spec)),
         Some(_) => {}
     }
-    let none = BTreeMap::new();
+    let none = Destinations::default();
     let found = found.map_or(&none, |found| &found.destinations);
     pairs(&wanted.destinations, found, |destination, wanted, found| match (wanted, found) {
         (Some(spec), None) => ops.push(Op::AddDestination(key, *destination, *spec)),
@@ -53,13 +81,13 @@ fn route(vip: IpAddr, wanted: Option<&RouteSpec>, found: Option<&RouteSpec>) -> 
     }
 }
 
-/// Calls `visit` once for each key of either map, in order, with both values.
-fn pairs<K: Ord, V>(
-    wanted: &BTreeMap<K, V>,
-    found: &BTreeMap<K, V>,
-    mut visit: impl FnMut(&K, Option<&V>, Option<&V>),
+/// Calls `visit` once for each key of either map, in order, with both values. Both iterate in the order of keys.
+fn pairs<'a, K: Ord + 'a, V: 'a>(
+    wanted: impl IntoIterator<Item = (&'a K, &'a V)>,
+    found: impl IntoIterator<Item = (&'a K, &'a V)>,
+    mut visit: impl FnMut(&'a K, Option<&'a V>, Option<&'a V>),
 ) {
-    let (mut wanted, mut found) = (wanted.iter().peekable(), found.iter().peekable());
+    let (mut wanted, mut found) = (wanted.into_iter().peekable(), found.into_iter().peekable());
     loop {
         let order = match (wanted.peek(), found.peek()) {
             (Some((w, _)), Some((f, _))) => w.cmp(f),

@@ -13,8 +13,8 @@ use std::net::IpAddr;
 
 pub use op::{Op, Phase};
 pub use virtual_server::{
-    DestinationKey, DestinationSpec, Family, Forwarding, InvalidScheduler, Persistence, Protocol, SchedulerFlags,
-    SchedulerName, VirtualServer, VirtualServerKey, VirtualServerSpec,
+    DestinationKey, DestinationSpec, Destinations, Family, Forwarding, InvalidScheduler, Persistence, Protocol,
+    SchedulerFlags, SchedulerName, VirtualServer, VirtualServerKey, VirtualServerSpec,
 };
 
 /// Everything ipvsd owns in a kernel.

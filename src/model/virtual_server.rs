@@ -1,6 +1,6 @@
 //! Virtual servers and destinations as values: their keys and their settings.
 
-use std::collections::BTreeMap;
+use litemap::LiteMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -11,8 +11,12 @@ pub struct VirtualServer {
     /// Settings that can be changed in place.
     pub spec: VirtualServerSpec,
     /// Destinations by identity.
-    pub destinations: BTreeMap<DestinationKey, DestinationSpec>,
+    pub destinations: Destinations,
 }
+
+/// The destinations of a virtual server, sorted in one allocation: most have a few, and a node of a tree would cost
+/// ten times their size.
+pub type Destinations = LiteMap<DestinationKey, DestinationSpec>;
 
 /// What makes a virtual server this one and no other. Ordered by address first, so that all virtual servers of
 /// one VIP are neighbours in a map.

@@ -9,9 +9,9 @@ mod report;
 
 use crate::desired::drain::{Connections, Occasion};
 use crate::desired::{Drains, Moment, Plan, Settings};
-use crate::diff::diff;
+use crate::diff::Steps;
 use crate::kernel::{Cause, Kernel, Observation, ObserveError, Scope};
-use crate::model::{Family, Model, Op, RouteSpec, VirtualServerKey};
+use crate::model::{Family, Op, RouteSpec, VirtualServerKey};
 use crate::state::{Change, ObjectRef, Origin, Problem, State};
 use pace::{Intervals, Pace};
 pub use report::Report;
@@ -221,44 +221,45 @@ impl<K: Kernel> Reconciler<K> {
             }
         }
         touched.retain(|key| !self.found.foreign.contains(key));
-        let (mut wanted, mut found) = (Model::default(), Model::default());
+        let mut steps = Steps::default();
+        let mut served = BTreeSet::new();
         for key in &touched {
-            let now_found = self.found.model.virtual_servers.get(key);
+            let found = self.found.model.virtual_servers.get(key);
             let counted = match reading {
                 Reading::All => Some(&self.found.connections),
                 Reading::Some(keys, connections) if keys.contains(key) => Some(connections),
                 _ => None,
             };
             let occasion = Occasion { now, timeout: self.options.drain_timeout, counted };
-            let kept = self.drains.keep(*key, (self.plan.virtual_server(key), now_found), occasion);
-            wanted.virtual_servers.extend(kept.map(|kept| (*key, kept)));
-            found.virtual_servers.extend(now_found.map(|found| (*key, found.clone())));
+            let kept = self.drains.keep(*key, (self.plan.virtual_server(key), found), occasion);
+            served.extend(kept.as_ref().and_then(|_| key.address()));
+            steps.virtual_server(*key, kept.as_deref(), found);
         }
-        self.decide_routes(reading, &touched, (&mut wanted, &mut found));
-        diff(&wanted, &found)
+        self.decide_routes(reading, (&touched, &served), &mut steps);
+        steps.into_ops()
     }
 
-    /// An address has a route as long as a virtual server stands on it, unless it is the node's own anyway.
+    /// An address has a route as long as a virtual server stands on it, unless it is the node's own anyway. `served`
+    /// has the addresses of those touched virtual servers that stay.
     fn decide_routes(
         &self,
         reading: &Reading,
-        touched: &BTreeSet<VirtualServerKey>,
-        (wanted, found): (&mut Model, &mut Model),
+        (touched, served): (&BTreeSet<VirtualServerKey>, &BTreeSet<IpAddr>),
+        steps: &mut Steps,
     ) {
+        let found = &self.found.model;
         let mut addresses: BTreeSet<IpAddr> = touched.iter().filter_map(VirtualServerKey::address).collect();
         if matches!(reading, Reading::All) {
-            addresses.extend(self.found.model.routes.keys());
+            addresses.extend(found.routes.keys());
         }
         for address in addresses {
-            let range = VirtualServerKey::first_of(address)..=VirtualServerKey::last_of(address);
-            let mut untouched = self.found.model.virtual_servers.range(range.clone());
-            let served = wanted.virtual_servers.range(range).next().is_some()
-                || untouched.any(|(key, _)| !touched.contains(key));
-            if served && !self.state.node().addresses.contains(&address) {
-                let preferred_source = self.state.node().primary(Family::of(address));
-                wanted.routes.insert(address, RouteSpec { preferred_source });
-            }
-            found.routes.extend(self.found.model.routes.get(&address).map(|spec| (address, *spec)));
+            let of_address = VirtualServerKey::first_of(address)..=VirtualServerKey::last_of(address);
+            let mut untouched = found.virtual_servers.range(of_address).filter(|(key, _)| !touched.contains(key));
+            let is_served = served.contains(&address) || untouched.next().is_some();
+            let is_local_anyway = self.state.node().addresses.contains(&address);
+            let preferred_source = self.state.node().primary(Family::of(address));
+            let wanted = (is_served && !is_local_anyway).then_some(RouteSpec { preferred_source });
+            steps.route(address, wanted.as_ref(), found.routes.get(&address));
         }
     }
 

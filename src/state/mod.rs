@@ -16,7 +16,7 @@ pub use service::{Scheduling, Service, ServicePort};
 pub use store::{Change, State};
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Namespace and name of a Service or EndpointSlice.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,7 +30,18 @@ pub struct ObjectName {
 impl ObjectName {
     /// The name `name` in `namespace`.
     pub fn new(namespace: &str, name: &str) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self { namespace: shared_text(namespace), name: name.into() }
+    }
+}
+
+/// A text as it is kept: those two that nearly every object has exist once.
+pub fn shared_text(text: &str) -> Arc<str> {
+    static EMPTY: LazyLock<Arc<str>> = LazyLock::new(|| "".into());
+    static DEFAULT: LazyLock<Arc<str>> = LazyLock::new(|| "default".into());
+    match text {
+        "" => Arc::clone(&EMPTY),
+        "default" => Arc::clone(&DEFAULT),
+        other => other.into(),
     }
 }
 

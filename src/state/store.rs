@@ -28,7 +28,7 @@ pub struct State {
     /// Slices by their own names.
     slices: HashMap<ObjectName, Arc<EndpointSlice>>,
     /// Names of the slices of each Service; no entry is empty. Sorted, so that merging is repeatable.
-    slices_of: HashMap<ObjectName, BTreeSet<ObjectName>>,
+    slices_of: HashMap<ObjectName, Vec<ObjectName>>,
     /// This node's facts as last told.
     node: Node,
     /// Services to look at again; emptied by [`State::take_dirty`].
@@ -100,7 +100,10 @@ impl State {
             return;
         }
         self.remove_slice(&slice.name);
-        self.slices_of.entry(slice.service.clone()).or_default().insert(slice.name.clone());
+        let names = self.slices_of.entry(slice.service.clone()).or_insert_with(|| Vec::with_capacity(1));
+        if let Err(place) = names.binary_search(&slice.name) {
+            names.insert(place, slice.name.clone());
+        }
         self.dirty.insert(slice.service.clone());
         self.slices.insert(slice.name.clone(), slice);
     }
@@ -108,7 +111,7 @@ impl State {
     fn remove_slice(&mut self, name: &ObjectName) {
         let Some(slice) = self.slices.remove(name) else { return };
         if let Some(names) = self.slices_of.get_mut(&slice.service) {
-            names.remove(name);
+            names.retain(|other| other != name);
             if names.is_empty() {
                 self.slices_of.remove(&slice.service);
             }

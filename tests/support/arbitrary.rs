@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 pub fn model() -> impl Strategy<Value = Model> {
     let server = (spec(), btree_map(destination_key(), destination_spec(), 0..4))
-        .prop_map(|(spec, destinations)| VirtualServer { spec, destinations });
+        .prop_map(|(spec, destinations)| VirtualServer { spec, destinations: destinations.into_iter().collect() });
     let route =
         option::of(Just("192.0.2.1".parse().unwrap())).prop_map(|preferred_source| RouteSpec { preferred_source });
     (btree_map(virtual_server_key(), server, 0..6), btree_map(vip(), route, 0..4))

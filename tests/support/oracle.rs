@@ -65,7 +65,7 @@ impl Cluster {
         let ready = self.destinations(service, (port, family), |endpoint| endpoint.ready);
         let leaving = |endpoint: &Endpoint| endpoint.serving && endpoint.terminating;
         let destinations = if ready.is_empty() { self.destinations(service, (port, family), leaving) } else { ready };
-        VirtualServer { spec, destinations }
+        VirtualServer { spec, destinations: destinations.into_iter().collect() }
     }
 
     fn destinations(

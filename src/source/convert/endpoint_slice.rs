@@ -6,7 +6,7 @@ use super::raw::{RawConditions, RawEndpoint, RawEndpointSlice, RawSlicePort};
 use super::service::claim;
 use super::{Rejected, Rules, port, protocol};
 use crate::model::Family;
-use crate::state::{Endpoint, EndpointSlice, ObjectName, Origin, SlicePort};
+use crate::state::{Endpoint, EndpointSlice, ObjectName, Origin, SlicePort, shared_text};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -76,7 +76,7 @@ fn ports(raw: &[RawSlicePort], rules: Rules) -> Result<Vec<SlicePort>, Rejected>
             return Err(rejected("name", format!("{name:?} is taken by ports[{first}]")));
         }
         ports.push(SlicePort {
-            name: name.into(),
+            name: shared_text(name),
             protocol: protocol(entry.protocol.as_deref()).map_err(|why| rejected("protocol", why))?,
             port: port(entry.port.as_ref()).map_err(|why| rejected("port", why))?,
         });

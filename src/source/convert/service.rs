@@ -4,7 +4,7 @@ use super::address::address;
 use super::raw::{RawIngress, RawService, RawServicePort, RawServiceSpec};
 use super::{Rejected, Rules, annotations, port, protocol};
 use crate::model::{Family, Protocol};
-use crate::state::{ObjectName, Origin, Service, ServicePort};
+use crate::state::{ObjectName, Origin, Service, ServicePort, shared_text};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -65,7 +65,7 @@ fn known_type(spec: &RawServiceSpec) -> Result<(), Rejected> {
 
 /// `clusterIP` is the first of `clusterIPs`; either may stand alone.
 fn cluster_ips(spec: &RawServiceSpec) -> Result<Vec<IpAddr>, Rejected> {
-    let mut addresses: Vec<IpAddr> = Vec::new();
+    let mut addresses: Vec<IpAddr> = Vec::with_capacity(spec.cluster_ips.len());
     for (index, text) in spec.cluster_ips.iter().enumerate() {
         let field = format!("spec.clusterIPs[{index}]");
         let found = address(text).map_err(|why| Rejected::new(&field, why))?;
@@ -124,14 +124,13 @@ fn ports(raw: &[RawServicePort]) -> Result<Vec<ServicePort>, Rejected> {
         return Err(Rejected::new("spec.ports", "missing: a Service needs at least one port"));
     }
     let mut taken = Taken::default();
-    raw.iter()
-        .enumerate()
-        .map(|(index, entry)| {
-            let port = service_port(entry, index, raw.len())?;
-            taken.take(&port, index)?;
-            Ok(port)
-        })
-        .collect()
+    let mut ports = Vec::with_capacity(raw.len());
+    for (index, entry) in raw.iter().enumerate() {
+        let port = service_port(entry, index, raw.len())?;
+        taken.take(&port, index)?;
+        ports.push(port);
+    }
+    Ok(ports)
 }
 
 fn service_port(raw: &RawServicePort, index: usize, count: usize) -> Result<ServicePort, Rejected> {
@@ -143,7 +142,7 @@ fn service_port(raw: &RawServicePort, index: usize, count: usize) -> Result<Serv
     let node_port = raw.node_port.as_ref().filter(|number| number.as_u64() != Some(0));
     let node_port = node_port.map(|number| port(Some(number)));
     Ok(ServicePort {
-        name: name.into(),
+        name: shared_text(name),
         protocol: protocol(raw.protocol.as_deref()).map_err(|why| rejected("protocol", why))?,
         port: port(raw.port.as_ref()).map_err(|why| rejected("port", why))?,
         node_port: node_port.transpose().map_err(|why| rejected("nodePort", why))?,

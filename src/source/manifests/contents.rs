@@ -20,9 +20,9 @@ pub enum Entry {
     /// A good object that is not ipvsd's to proxy. It still has its name for itself.
     NotOurs(ObjectRef, Origin),
     /// An object that is known by name but cannot be used.
-    Bad(ObjectRef, Problem),
+    Bad(ObjectRef, Box<Problem>),
     /// Something that cannot be told, and which objects it might have been.
-    Unclear(Problem, Doubt),
+    Unclear(Box<Problem>, Doubt),
 }
 
 /// Which objects of the same file something unreadable may be: those keep their last good version.

@@ -60,9 +60,10 @@ fn departure(object: &ObjectRef) -> Change {
 
 /// What is in force after reading `files`, which come in the order of their names.
 pub fn merge<F: Borrow<File>>(previous: &Merged, files: impl IntoIterator<Item = F>) -> Merged {
-    let mut merge = Merge::new(previous);
+    let files: Vec<F> = files.into_iter().collect();
+    let files: Vec<&File> = files.iter().map(Borrow::borrow).collect();
+    let mut merge = Merge::new(previous, files.iter().map(|file| file.entries.len()).sum());
     for file in files {
-        let file: &File = file.borrow();
         for entry in &file.entries {
             merge.entry(entry, &file.path);
         }
@@ -74,7 +75,7 @@ pub fn merge<F: Borrow<File>>(previous: &Merged, files: impl IntoIterator<Item =
 struct Merge<'a> {
     previous: &'a Merged,
     next: Merged,
-    /// Every name that was read, and where first.
+    /// Where each name was read first, but for those whose object is in `next` as it was read.
     claimed: HashMap<ObjectRef, Origin>,
     /// Paths of files that may hold any object unseen.
     unclear: HashSet<Arc<str>>,
@@ -83,24 +84,22 @@ struct Merge<'a> {
 }
 
 impl<'a> Merge<'a> {
-    fn new(previous: &'a Merged) -> Self {
-        let size = previous.objects.len();
+    fn new(previous: &'a Merged, size: usize) -> Self {
         let next = Merged { objects: HashMap::with_capacity(size), problems: Vec::new() };
-        let claimed = HashMap::with_capacity(size);
-        Self { previous, next, claimed, unclear: HashSet::new(), unclear_names: HashSet::new() }
+        Self { previous, next, claimed: HashMap::new(), unclear: HashSet::new(), unclear_names: HashSet::new() }
     }
 
     fn entry(&mut self, entry: &Entry, file: &Arc<str>) {
         match entry {
             Entry::Object(object) => {
                 let name = object.reference();
-                if self.claim(&name, object.origin()) {
+                if self.is_first(&name, object.origin()) {
                     self.next.hold(name, object.clone(), file);
                 }
             }
             Entry::NotOurs(name, origin) => _ = self.claim(name, origin),
             Entry::Bad(name, problem) => {
-                self.next.problems.push(problem.clone());
+                self.next.problems.push(Problem::clone(problem));
                 if self.claim(name, &problem.origin)
                     && let Some(held) = self.previous.objects.get(name)
                 {
@@ -108,7 +107,7 @@ impl<'a> Merge<'a> {
                 }
             }
             Entry::Unclear(problem, doubt) => {
-                self.next.problems.push(problem.clone());
+                self.next.problems.push(Problem::clone(problem));
                 match doubt {
                     Doubt::AnyOfTheFile => _ = self.unclear.insert(Arc::clone(file)),
                     Doubt::Named(name) => _ = self.unclear_names.insert((Arc::clone(file), name.clone())),
@@ -118,12 +117,22 @@ impl<'a> Merge<'a> {
         }
     }
 
-    /// Gives a name to whoever says it first; to the others it is a problem.
+    /// Gives a name to whoever says it first.
     fn claim(&mut self, name: &ObjectRef, origin: &Origin) -> bool {
-        let Some(first) = self.claimed.get(name) else {
+        let is_first = self.is_first(name, origin);
+        if is_first {
             self.claimed.insert(name.clone(), origin.clone());
-            return true;
-        };
+        }
+        is_first
+    }
+
+    fn first(&self, name: &ObjectRef) -> Option<&Origin> {
+        self.claimed.get(name).or_else(|| self.next.objects.get(name).map(|held| held.object.origin()))
+    }
+
+    /// Whether nobody said the name before; to others than the first it is a problem.
+    fn is_first(&mut self, name: &ObjectRef, origin: &Origin) -> bool {
+        let Some(first) = self.first(name) else { return true };
         self.next.problems.push(Problem {
             origin: origin.clone(),
             object: Some(name.clone()),
@@ -138,7 +147,7 @@ impl<'a> Merge<'a> {
             return;
         }
         let mut kept: Vec<(&ObjectRef, &Held)> = self.previous.objects.iter().collect();
-        kept.retain(|(name, held)| !self.claimed.contains_key(name) && self.in_doubt(name, held));
+        kept.retain(|(name, held)| self.first(name).is_none() && self.in_doubt(name, held));
         kept.sort_unstable_by_key(|(_, held)| held.place);
         for (name, held) in kept {
             self.next.hold(name.clone(), held.object.clone(), &held.file);

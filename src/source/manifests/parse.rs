@@ -97,6 +97,8 @@ impl Unit<'_> {
             Content::Json(text) => reader.json(text),
             Content::Unreadable(message) => reader.unclear("", message.to_owned(), Doubt::AnyOfTheFile),
         }
+        // Most documents are one object, and a vector begins with room for four.
+        reader.entries.shrink_to_fit();
         reader.entries
     }
 }
@@ -201,14 +203,16 @@ impl Reader<'_> {
             (_, Ok(Some(object))) => Entry::Object(object),
             (Some(object), Ok(None)) => Entry::NotOurs(object, self.origin()),
             (None, Ok(None)) => return,
-            (Some(object), Err(problem)) => Entry::Bad(object.clone(), Problem { object: Some(object), ..problem }),
-            (None, Err(problem)) => Entry::Unclear(problem, Doubt::AnyOfTheFile),
+            (Some(object), Err(problem)) => {
+                Entry::Bad(object.clone(), Problem { object: Some(object), ..problem }.into())
+            }
+            (None, Err(problem)) => Entry::Unclear(problem.into(), Doubt::AnyOfTheFile),
         };
         self.entries.push(entry);
     }
 
     fn unclear(&mut self, field: &str, message: String, doubt: Doubt) {
-        self.entries.push(Entry::Unclear(self.problem(field.to_owned(), message), doubt));
+        self.entries.push(Entry::Unclear(self.problem(field.to_owned(), message).into(), doubt));
     }
 
     fn problem(&self, field: String, message: String) -> Problem {
