@@ -2,7 +2,6 @@
 //! its own, so that it finds empty IPVS tables and leaves nothing behind.
 
 use std::env;
-use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::thread;
@@ -28,7 +27,7 @@ pub enum Place {
 impl Place {
     /// Asks the kernel first, and the file system for the lab kernel second.
     pub fn find() -> Self {
-        let in_lab = is_one(env::var_os("IPVSD_IN_LAB").as_deref());
+        let in_lab = is_set("IPVSD_IN_LAB");
         if in_lab || (has_ipvs() && may_make_namespaces()) {
             Self::Here
         } else if is_installed("linux.uml") {
@@ -55,7 +54,7 @@ pub fn run_this_program_there() -> ExitCode {
 
 /// The same tests as visibly ignored ones or, under `IPVSD_REQUIRE_KERNEL=1`, as failures.
 pub fn unable_to_run(trials: Vec<Trial>) -> Vec<Trial> {
-    let required = is_one(env::var_os("IPVSD_REQUIRE_KERNEL").as_deref());
+    let required = is_set("IPVSD_REQUIRE_KERNEL");
     eprintln!("\n{NO_KERNEL}");
     trials
         .into_iter()
@@ -131,6 +130,7 @@ fn is_installed(program: &str) -> bool {
     env::split_paths(&directories).any(|directory| directory.join(program).exists())
 }
 
-fn is_one(value: Option<&OsStr>) -> bool {
-    value == Some(OsStr::new("1"))
+/// Whether a variable of the environment is 1.
+pub fn is_set(variable: &str) -> bool {
+    env::var_os(variable).is_some_and(|value| value == "1")
 }
