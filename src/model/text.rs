@@ -17,20 +17,13 @@ use std::net::{IpAddr, SocketAddr};
 
 impl Display for Protocol {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Sctp => "sctp",
-        })
+        f.write_str(&self.name().to_ascii_lowercase())
     }
 }
 
 impl Display for Family {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ipv4 => "ipv4",
-            Self::Ipv6 => "ipv6",
-        })
+        f.write_str(&self.name().to_ascii_lowercase())
     }
 }
 

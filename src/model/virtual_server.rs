@@ -187,6 +187,8 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
     /// The IP protocol number (IANA).
     pub fn number(self) -> u8 {
         match self {
@@ -198,7 +200,21 @@ impl Protocol {
 
     /// The protocol of an IP protocol number, if IPVS balances it.
     pub fn from_number(number: u16) -> Option<Self> {
-        [Self::Tcp, Self::Udp, Self::Sctp].into_iter().find(|p| u16::from(p.number()) == number)
+        Self::ALL.into_iter().find(|protocol| u16::from(protocol.number()) == number)
+    }
+
+    /// The name as Kubernetes and ipvsadm write it: `TCP`, `UDP`, `SCTP`. Our own text form has it in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        }
+    }
+
+    /// The protocol of a name in upper case.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.name() == name)
     }
 }
 
@@ -215,6 +231,14 @@ impl Family {
     /// The family of an address.
     pub fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::Ipv4 } else { Self::Ipv6 }
+    }
+
+    /// The name as Kubernetes and ipvsadm write it: `IPv4`, `IPv6`. Our own text form has it in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
+        }
     }
 
     /// Bits in an address of this family.

@@ -3,8 +3,7 @@
 use super::address::address;
 use super::annotations::Weights;
 use super::raw::{RawConditions, RawEndpoint, RawEndpointSlice, RawSlicePort};
-use super::service::claim;
-use super::{Rejected, Rules, port, protocol};
+use super::{Rejected, Rules, claim, port, protocol};
 use crate::model::Family;
 use crate::state::{Endpoint, EndpointSlice, ObjectName, Origin, SlicePort, shared_text};
 use std::collections::HashMap;
@@ -108,11 +107,7 @@ fn first_address(raw: &RawEndpoint, family: Family) -> Result<IpAddr, (&'static 
     if Family::of(address) == family {
         return Ok(address);
     }
-    let wanted = match family {
-        Family::Ipv4 => "IPv4",
-        Family::Ipv6 => "IPv6",
-    };
-    Err(("addresses[0]", format!("{address} is not of the slice's addressType, {wanted}")))
+    Err(("addresses[0]", format!("{address} is not of the slice's addressType, {}", family.name())))
 }
 
 fn endpoint(address: IpAddr, conditions: RawConditions, weights: &Weights) -> Endpoint {

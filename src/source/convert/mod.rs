@@ -19,6 +19,8 @@ pub use raw::{
 use crate::model::Protocol;
 use crate::state::{EndpointSlice, ObjectName, ObjectRef, Origin, Problem, Service};
 use serde_json::Number;
+use std::collections::HashMap;
+use std::hash::Hash;
 
 /// Who checked an object before it got here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,11 +100,17 @@ fn port(number: Option<&Number>) -> Result<u16, String> {
 /// A protocol; the API server's default is TCP.
 fn protocol(text: Option<&str>) -> Result<Protocol, String> {
     match text {
-        None | Some("" | "TCP") => Ok(Protocol::Tcp),
-        Some("UDP") => Ok(Protocol::Udp),
-        Some("SCTP") => Ok(Protocol::Sctp),
-        Some(other) => Err(format!("{other:?} is not a protocol: TCP, UDP and SCTP are")),
+        None | Some("") => Ok(Protocol::Tcp),
+        Some(name) => {
+            Protocol::from_name(name).ok_or_else(|| format!("{name:?} is not a protocol: TCP, UDP and SCTP are"))
+        }
     }
+}
+
+/// Who has `key` already, or nobody and now it is `index`.
+fn claim<K: Eq + Hash>(taken: &mut HashMap<K, usize>, key: K, index: usize) -> Option<usize> {
+    let first = *taken.entry(key).or_insert(index);
+    (first != index).then_some(first)
 }
 
 #[cfg(test)]

@@ -2,11 +2,10 @@
 
 use super::address::address;
 use super::raw::{RawIngress, RawService, RawServicePort, RawServiceSpec};
-use super::{Rejected, Rules, annotations, port, protocol};
+use super::{Rejected, Rules, annotations, claim, port, protocol};
 use crate::model::{Family, Protocol};
 use crate::state::{ObjectName, Origin, Service, ServicePort, shared_text};
 use std::collections::HashMap;
-use std::hash::Hash;
 use std::net::IpAddr;
 
 /// With any value it says that some other proxy has the Service (Kubernetes API conventions).
@@ -175,12 +174,6 @@ impl Taken {
             None => Ok(()),
         }
     }
-}
-
-/// Who has `key` already, or nobody and now it is `index`.
-pub(super) fn claim<K: Eq + Hash>(taken: &mut HashMap<K, usize>, key: K, index: usize) -> Option<usize> {
-    let first = *taken.entry(key).or_insert(index);
-    (first != index).then_some(first)
 }
 
 fn affinity(spec: &RawServiceSpec) -> Result<Option<u32>, Rejected> {
