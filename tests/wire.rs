@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use ipvsd::kernel::ipvs::encode::Encoder;
-use ipvsd::kernel::ipvs::{self, DestinationEntry, Identity, Info, ServiceEntry, Tunnel};
+use ipvsd::kernel::ipvs::{self, DestinationEntry, Identity, Info, Tunnel, VirtualServerEntry};
 use ipvsd::kernel::netlink::decode::{Attribute, Received, attributes, messages, status};
 use ipvsd::kernel::netlink::{Batch, family};
 use ipvsd::kernel::route;
@@ -196,7 +196,7 @@ fn a_new_service_is_the_bytes_of_ipvsadm_with_the_tag() {
 #[test]
 fn a_dump_of_services_is_understood_whole() {
     let datagrams = recorded("services");
-    let services: Vec<ServiceEntry> =
+    let services: Vec<VirtualServerEntry> =
         payloads(&datagrams).into_iter().map(|payload| ipvs::decode::service(payload).unwrap()).collect();
     let mut lines: Vec<String> = services.iter().map(line).collect();
     lines.sort();
@@ -222,12 +222,12 @@ fn a_dump_of_services_is_understood_whole() {
     assert_eq!(sticky.unwrap().persistence(), Some(Persistence { timeout: 60, prefix: 64 }));
 }
 
-fn line(service: &ServiceEntry) -> String {
+fn line(service: &VirtualServerEntry) -> String {
     let identity = match service.identity {
         Identity::Address { address, port, protocol } => format!("{address}:{port}/{protocol}"),
         Identity::Mark { mark, family } => format!("mark {mark} {family:?}"),
     };
-    let ServiceEntry { scheduler, flags, timeout, netmask, .. } = service;
+    let VirtualServerEntry { scheduler, flags, timeout, netmask, .. } = service;
     format!("{identity} {scheduler} flags {flags:#x} timeout {timeout} netmask {netmask:#x}")
 }
 

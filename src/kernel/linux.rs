@@ -4,7 +4,7 @@
 //! which order, and what an errno means for which operation.
 
 use super::ipvs::encode::Encoder;
-use super::ipvs::{self, DestinationEntry, Identity, Info, ServiceEntry};
+use super::ipvs::{self, DestinationEntry, Identity, Info, VirtualServerEntry};
 use super::netlink::family::{self, FamilyError};
 use super::netlink::socket::RECEIVE_BUFFER;
 use super::netlink::{Answer, Counters, Malformed, Socket};
@@ -14,7 +14,7 @@ use neli::consts::socket::NlFamily;
 use std::collections::BTreeSet;
 use std::io;
 
-const SERVICES: &str = "virtual servers";
+const VIRTUAL_SERVERS: &str = "virtual servers";
 const DESTINATIONS: &str = "destinations";
 const ROUTES: &str = "routes";
 
@@ -59,8 +59,8 @@ pub enum OpenError {
 pub struct Table {
     /// Version and size.
     pub info: Info,
-    /// Services in the kernel's order, each with its destinations.
-    pub services: Vec<(ServiceEntry, Vec<DestinationEntry>)>,
+    /// Virtual servers in the kernel's order, each with its destinations.
+    pub virtual_servers: Vec<(VirtualServerEntry, Vec<DestinationEntry>)>,
 }
 
 impl Linux {
@@ -89,33 +89,33 @@ impl Linux {
     /// # Errors
     /// Any failure to read all of it.
     pub fn table(&mut self) -> Result<Table, ObserveError> {
-        let services = self.services()?.into_iter();
-        let services = services.map(|service| {
-            let destinations = self.destinations(service.identity)?;
-            Ok((service, destinations))
+        let virtual_servers = self.virtual_servers()?.into_iter();
+        let virtual_servers = virtual_servers.map(|server| {
+            let destinations = self.destinations(server.identity)?;
+            Ok((server, destinations))
         });
-        Ok(Table { services: services.collect::<Result<_, _>>()?, info: self.info })
+        Ok(Table { virtual_servers: virtual_servers.collect::<Result<_, _>>()?, info: self.info })
     }
 
-    fn services(&mut self) -> Result<Vec<ServiceEntry>, ObserveError> {
+    fn virtual_servers(&mut self) -> Result<Vec<VirtualServerEntry>, ObserveError> {
         let ipvs = self.ipvs;
         let decode = |payload: &[u8]| ipvs::decode::service(payload).map(Some);
-        self.generic.dump(SERVICES, |batch, flags| ipvs.services(batch, flags), decode)
+        self.generic.dump(VIRTUAL_SERVERS, |batch, flags| ipvs.services(batch, flags), decode)
     }
 
-    /// The destinations of a service; none if it is gone, as the kernel does not tell the two apart.
+    /// The destinations of a virtual server; none if it is gone, as the kernel does not tell the two apart.
     fn destinations(&mut self, of: Identity) -> Result<Vec<DestinationEntry>, ObserveError> {
         let ipvs = self.ipvs;
         let decode = |payload: &[u8]| ipvs::decode::destination(payload, of.family()).map(Some);
         self.generic.dump(DESTINATIONS, |batch, flags| ipvs.destinations(batch, flags, of), decode)
     }
 
-    /// Those of these services that exist.
-    fn services_by_key(&mut self, keys: &[VirtualServerKey]) -> Result<Vec<ServiceEntry>, ObserveError> {
+    /// Those of these virtual servers that exist.
+    fn virtual_servers_by_key(&mut self, keys: &[VirtualServerKey]) -> Result<Vec<VirtualServerEntry>, ObserveError> {
         let ipvs = self.ipvs;
         let mut found = Ok(Vec::with_capacity(keys.len()));
-        let mut take = |answer: Result<ServiceEntry, ObserveError>| match (&mut found, answer) {
-            (Ok(services), Ok(service)) => services.push(service),
+        let mut take = |answer: Result<VirtualServerEntry, ObserveError>| match (&mut found, answer) {
+            (Ok(virtual_servers), Ok(server)) => virtual_servers.push(server),
             (Ok(_), Err(error)) => found = Err(error),
             (Err(_), _) => {}
         };
@@ -124,19 +124,19 @@ impl Linux {
             |batch, key| ipvs.service(batch, key),
             |_, answer| match answer {
                 Answer::Refused(Errno::ESRCH) => {}
-                answer => take(data(SERVICES, answer, ipvs::decode::service)),
+                answer => take(data(VIRTUAL_SERVERS, answer, ipvs::decode::service)),
             },
         );
         found
     }
 
-    /// Reads the destinations of a service of ours, and puts both into the observation.
-    fn observe_ours(&mut self, service: &ServiceEntry, into: &mut Observation) -> Result<(), ObserveError> {
-        let key = service.identity.key().ok_or_else(|| Malformed::new("a virtual server of an unknown protocol"));
-        let key = key.map_err(malformed(SERVICES))?;
-        let spec = service.spec().map_err(malformed(SERVICES))?;
+    /// Reads the destinations of a virtual server of ours, and puts both into the observation.
+    fn observe_ours(&mut self, server: &VirtualServerEntry, into: &mut Observation) -> Result<(), ObserveError> {
+        let key = server.identity.key().ok_or_else(|| Malformed::new("a virtual server of an unknown protocol"));
+        let key = key.map_err(malformed(VIRTUAL_SERVERS))?;
+        let spec = server.spec().map_err(malformed(VIRTUAL_SERVERS))?;
         let mut virtual_server = VirtualServer { spec, destinations: Default::default() };
-        for destination in self.destinations(service.identity)? {
+        for destination in self.destinations(server.identity)? {
             let spec = destination.spec().map_err(malformed(DESTINATIONS))?;
             virtual_server.destinations.insert(destination.key, spec);
             if destination.connections() > 0 {
@@ -198,18 +198,18 @@ impl Linux {
 impl Kernel for Linux {
     fn observe(&mut self, scope: Scope<'_>) -> Result<Observation, ObserveError> {
         let mut observation = Observation::default();
-        let services = match scope {
+        let virtual_servers = match scope {
             Scope::All => {
                 self.observe_routes(&mut observation.model)?;
-                self.services()?
+                self.virtual_servers()?
             }
-            Scope::VirtualServers(keys) => self.services_by_key(keys)?,
+            Scope::VirtualServers(keys) => self.virtual_servers_by_key(keys)?,
         };
-        for service in services {
-            if service.is_ours() || matches!(scope, Scope::VirtualServers(_)) {
-                self.observe_ours(&service, &mut observation)?;
+        for server in virtual_servers {
+            if server.is_ours() || matches!(scope, Scope::VirtualServers(_)) {
+                self.observe_ours(&server, &mut observation)?;
             } else {
-                observation.foreign.extend(service.identity.key());
+                observation.foreign.extend(server.identity.key());
             }
         }
         Ok(observation)
@@ -272,7 +272,7 @@ fn malformed(what: &'static str) -> impl FnOnce(Malformed) -> ObserveError {
 /// likes in the kernel).
 fn cause(op: &Op, errno: Errno) -> Cause {
     match (op, errno) {
-        // Of these, a service that is missing is ESRCH.
+        // Of these, a virtual server that is missing is ESRCH.
         (Op::AddVirtualServer(..) | Op::UpdateVirtualServer(..), Errno::ENOENT) => Cause::SchedulerMissing,
         (Op::AddVirtualServer(..) | Op::AddDestination(..) | Op::AddRoute(..), Errno::EEXIST) => {
             Cause::OutOfDate(errno)

@@ -206,7 +206,7 @@ fn connections_are_counted() {
     assert_eq!(seen.connections.into_iter().collect::<Vec<_>>(), [((key, real), 3)]);
     assert_eq!(linux.observe(Scope::VirtualServers(&[key])).unwrap().connections[&(key, real)], 3);
     let busy = |linux: &mut Linux| {
-        let (_, destinations) = linux.table().unwrap().services.remove(0);
+        let (_, destinations) = linux.table().unwrap().virtual_servers.remove(0);
         destinations.into_iter().find(|destination| destination.key == real).unwrap()
     };
     assert_eq!((busy(&mut linux).active, busy(&mut linux).inactive), (3, 0));
@@ -225,9 +225,9 @@ fn the_table_has_what_others_made() {
     let table = Linux::open().unwrap().table().unwrap();
     assert_eq!(table.info.version >> 8, 0x01_02, "1.2.x");
     assert!(table.info.connection_table_size.is_power_of_two());
-    assert_eq!(table.services.len(), 7);
-    assert!(table.services.iter().all(|(service, _)| !service.is_ours()));
-    let find = |key| table.services.iter().find(|(service, _)| service.identity.key() == Some(key)).unwrap();
+    assert_eq!(table.virtual_servers.len(), 7);
+    assert!(table.virtual_servers.iter().all(|(server, _)| !server.is_ours()));
+    let find = |key| table.virtual_servers.iter().find(|(server, _)| server.identity.key() == Some(key)).unwrap();
     let (service, destinations) = find(tcp("10.0.0.1", 80));
     assert_eq!((service.netmask, service.timeout), (0xffff_ff00, 10_800));
     let thresholds: BTreeSet<_> = destinations.iter().map(|one| (one.upper_threshold, one.lower_threshold)).collect();

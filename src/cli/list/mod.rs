@@ -3,7 +3,7 @@
 mod json;
 mod text;
 
-use crate::kernel::ipvs::{Identity, ServiceEntry};
+use crate::kernel::ipvs::{Identity, VirtualServerEntry};
 use crate::kernel::linux::{Linux, Table};
 use crate::model::Family;
 use clap::Args;
@@ -38,14 +38,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 /// ipvsadm's order: by mark, family, protocol, address and port; destinations by address and port.
 fn sort(table: &mut Table) {
-    table.services.sort_by_key(|(service, _)| rank(service));
-    for (_, destinations) in &mut table.services {
+    table.virtual_servers.sort_by_key(|(server, _)| rank(server));
+    for (_, destinations) in &mut table.virtual_servers {
         destinations.sort_by_key(|destination| destination.key);
     }
 }
 
-fn rank(service: &ServiceEntry) -> (u32, Family, u16, Option<IpAddr>, u16) {
-    match service.identity {
+fn rank(server: &VirtualServerEntry) -> (u32, Family, u16, Option<IpAddr>, u16) {
+    match server.identity {
         Identity::Address { address, port, protocol } => (0, Family::of(address), protocol, Some(address), port),
         Identity::Mark { mark, family } => (mark, family, 0, None, 0),
     }

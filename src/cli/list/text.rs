@@ -1,8 +1,8 @@
 //! The table as `ipvsadm -L -n` prints it, to the character: scripts read it by columns.
 
-use crate::kernel::ipvs::{DestinationEntry, Identity, ServiceEntry};
+use crate::kernel::ipvs::{DestinationEntry, Identity, VirtualServerEntry};
 use crate::kernel::linux::Table;
-use crate::model::{DestinationKey, Family, Forwarding, Persistence, SchedulerFlags};
+use crate::model::{DestinationKey, Family, Forwarding, Persistence, Protocol, SchedulerFlags};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -13,8 +13,8 @@ pub fn print(out: &mut impl Write, table: &Table) -> io::Result<()> {
     writeln!(out, "IP Virtual Server version {major}.{minor}.{patch} (size={})", table.info.connection_table_size)?;
     writeln!(out, "Prot LocalAddress:Port Scheduler Flags")?;
     writeln!(out, "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn")?;
-    for (service, destinations) in &table.services {
-        writeln!(out, "{}", service_line(service))?;
+    for (server, destinations) in &table.virtual_servers {
+        writeln!(out, "{}", virtual_server_line(server))?;
         for destination in destinations {
             writeln!(out, "{}", destination_line(destination))?;
         }
@@ -22,8 +22,8 @@ pub fn print(out: &mut impl Write, table: &Table) -> io::Result<()> {
     Ok(())
 }
 
-fn service_line(service: &ServiceEntry) -> String {
-    let mut line = match service.identity {
+fn virtual_server_line(server: &VirtualServerEntry) -> String {
+    let mut line = match server.identity {
         Identity::Address { address, port, protocol } => {
             format!("{:<4} {}", protocol_name(protocol), SocketAddr::new(address, port))
         }
@@ -31,58 +31,54 @@ fn service_line(service: &ServiceEntry) -> String {
         Identity::Mark { mark, family: Family::Ipv6 } => format!("FWM  {mark} IPv6"),
     };
     line += " ";
-    line += &service.scheduler;
-    let flags = scheduler_flags(service);
+    line += &server.scheduler;
+    let flags = scheduler_flags(server);
     if !flags.is_empty() {
         line += &format!(" ({flags})");
     }
-    if let Some(Persistence { timeout, prefix }) = service.persistence() {
+    if let Some(Persistence { timeout, prefix }) = server.persistence() {
         line += &format!(" persistent {timeout}");
-        if prefix != service.identity.family().bits() {
-            line += &format!(" mask {}", mask(service));
+        if prefix != server.identity.family().bits() {
+            line += &format!(" mask {}", mask(server));
         }
     }
-    if let Some(engine) = &service.persistence_engine {
+    if let Some(engine) = &server.persistence_engine {
         line += &format!(" pe {engine}");
     }
-    if service.scheduler_flags().contains(SchedulerFlags::ONE_PACKET) {
+    if server.scheduler_flags().contains(SchedulerFlags::ONE_PACKET) {
         line += " ops";
     }
     line
 }
 
+/// The name of a protocol that IPVS balances, the number of any other.
 fn protocol_name(number: u16) -> String {
-    match number {
-        6 => "TCP".into(),
-        17 => "UDP".into(),
-        132 => "SCTP".into(),
-        other => other.to_string(),
-    }
+    Protocol::from_number(number).map_or_else(|| number.to_string(), |protocol| protocol.name().to_owned())
 }
 
 /// IPv4 masks are written as addresses, IPv6 ones as lengths.
-fn mask(service: &ServiceEntry) -> String {
-    match service.identity.family() {
-        Family::Ipv4 => std::net::Ipv4Addr::from(service.netmask).to_string(),
-        Family::Ipv6 => service.netmask.to_string(),
+fn mask(server: &VirtualServerEntry) -> String {
+    match server.identity.family() {
+        Family::Ipv4 => std::net::Ipv4Addr::from(server.netmask).to_string(),
+        Family::Ipv6 => server.netmask.to_string(),
     }
 }
 
 /// `sh-fallback,sh-port` and the like; bits without a name of their scheduler are `flag-1` to `flag-3`.
-fn scheduler_flags(service: &ServiceEntry) -> String {
+fn scheduler_flags(server: &VirtualServerEntry) -> String {
     let mut text = String::new();
     for (number, flag, name) in
         [(1, SchedulerFlags::FALLBACK, "fallback"), (2, SchedulerFlags::PORT, "port"), (3, SchedulerFlags(0x20), "")]
     {
-        if !service.scheduler_flags().contains(flag) {
+        if !server.scheduler_flags().contains(flag) {
             continue;
         }
         if !text.is_empty() {
             text.push(',');
         }
-        let hashes = matches!(service.scheduler.as_str(), "sh" | "mh") && !name.is_empty();
+        let hashes = matches!(server.scheduler.as_str(), "sh" | "mh") && !name.is_empty();
         let _infallible =
-            if hashes { write!(text, "{}-{name}", service.scheduler) } else { write!(text, "flag-{number}") };
+            if hashes { write!(text, "{}-{name}", server.scheduler) } else { write!(text, "flag-{number}") };
     }
     text
 }

@@ -1,7 +1,7 @@
 //! Reads IPVS's answers. Attributes that are not known are passed over, as a newer kernel may send more.
 
 use super::{
-    AF_INET, AF_INET6, DestinationEntry, Identity, Info, ServiceEntry, Stats, Tunnel, destination, forwarding_of,
+    AF_INET, AF_INET6, DestinationEntry, Identity, Info, Stats, Tunnel, VirtualServerEntry, destination, forwarding_of,
     service, subject,
 };
 use crate::kernel::netlink::Malformed;
@@ -16,9 +16,9 @@ const HEADER: usize = 4;
 ///
 /// # Errors
 /// An attribute that every service has is missing, or one is too short.
-pub fn service(payload: &[u8]) -> Result<ServiceEntry, Malformed> {
+pub fn service(payload: &[u8]) -> Result<VirtualServerEntry, Malformed> {
     let mut raw = RawIdentity::default();
-    let mut entry = ServiceEntry {
+    let mut entry = VirtualServerEntry {
         identity: Identity::Mark { mark: 0, family: Family::Ipv4 },
         scheduler: String::new(),
         persistence_engine: None,

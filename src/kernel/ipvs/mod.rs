@@ -1,6 +1,9 @@
 //! IPVS's generic netlink protocol (linux/ip_vs.h): its numbers, and what a dump holds.
 //!
 //! [`encode`] writes requests, [`decode`] reads answers. Both are pure; `linux` sends and receives.
+//!
+//! What is a virtual server everywhere else is a *service* to the kernel: constants, attributes and requests have the
+//! kernel's word here, the values that leave this module have ours.
 
 pub mod decode;
 pub mod encode;
@@ -90,7 +93,7 @@ pub struct Info {
     pub connection_table_size: u32,
 }
 
-/// What packets a service takes, as the kernel tells it: also such as [`VirtualServerKey`] cannot express.
+/// What packets a virtual server takes, as the kernel tells it: also such as [`VirtualServerKey`] cannot express.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Identity {
     /// By address, port and protocol.
@@ -111,9 +114,9 @@ pub enum Identity {
     },
 }
 
-/// A service as the kernel tells it, ours or not.
+/// A virtual server as the kernel tells it, ours or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceEntry {
+pub struct VirtualServerEntry {
     /// What it matches.
     pub identity: Identity,
     /// The scheduler's name, or `none`.
@@ -223,7 +226,7 @@ impl From<VirtualServerKey> for Identity {
     }
 }
 
-impl ServiceEntry {
+impl VirtualServerEntry {
     /// Whether ipvsd made it.
     pub fn is_ours(&self) -> bool {
         ownership::virtual_server_is_ours(self.flags)
