@@ -40,13 +40,13 @@ impl Backend {
     /// # Errors
     /// If a port cannot be opened.
     pub fn start(name: &str, namespace: &Namespace, ports: &[Port]) -> Result<Self> {
-        let services = namespace.run(|| {
-            let open = |port: &Port| Service::open(*port).with_context(|| format!("{name} cannot open {port:?}"));
+        let sockets = namespace.run(|| {
+            let open = |port: &Port| Socket::open(*port).with_context(|| format!("{name} cannot open {port:?}"));
             ports.iter().map(open).collect::<Result<Vec<_>>>()
         })?;
         let (stop, stopped) = oneshot::channel();
         let name = Arc::from(name);
-        let thread = thread::spawn(move || serve(&name, services, stopped));
+        let thread = thread::spawn(move || serve(&name, sockets, stopped));
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
@@ -62,7 +62,7 @@ impl Drop for Backend {
 }
 
 /// An open port.
-enum Service {
+enum Socket {
     /// Connections, and what is said on each.
     Connections(net::TcpListener, Conversation),
     Datagrams(net::UdpSocket),
@@ -74,7 +74,7 @@ enum Conversation {
     Lines,
 }
 
-impl Service {
+impl Socket {
     fn open(port: Port) -> io::Result<Self> {
         let listener = |protocol, port| socket::serve(protocol, port).map(net::TcpListener::from);
         Ok(match port {
@@ -87,16 +87,16 @@ impl Service {
 }
 
 /// Serves all ports on this thread. What still runs at the end goes with the runtime.
-fn serve(name: &Arc<str>, services: Vec<Service>, stopped: oneshot::Receiver<()>) -> io::Result<()> {
+fn serve(name: &Arc<str>, sockets: Vec<Socket>, stopped: oneshot::Receiver<()>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
-        for service in services {
+        for socket in sockets {
             let name = name.clone();
-            match service {
-                Service::Connections(listener, conversation) => {
+            match socket {
+                Socket::Connections(listener, conversation) => {
                     tokio::spawn(accept(name, TcpListener::from_std(listener)?, conversation));
                 }
-                Service::Datagrams(socket) => {
+                Socket::Datagrams(socket) => {
                     tokio::spawn(answer_datagrams(name, UdpSocket::from_std(socket)?));
                 }
             }

@@ -1,14 +1,14 @@
 //! A running `ipvsd run`, as demo and traffic tests start and stop it.
 
 use super::namespace::Namespace;
+use super::wait::wait_for;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long it may take to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,8 +33,10 @@ impl Daemon {
         Ok(Self { child: node.spawn(command)?, log: log.to_owned() })
     }
 
+    /// Whether it still runs.
+    ///
     /// # Errors
-    /// If it has ended, with the end of its log.
+    /// If it has ended, with its log.
     pub fn check(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
@@ -53,14 +55,10 @@ impl Daemon {
     /// If it does not within ten seconds.
     pub fn stop(mut self) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
-            }
-            sleep(Duration::from_millis(20));
+        match wait_for(PATIENCE, || Ok(self.child.try_wait()?))? {
+            Some(status) => Ok(status),
+            None => bail!("the daemon does not stop; it said:\n{}", self.log()),
         }
-        bail!("the daemon does not stop; it said:\n{}", self.log())
     }
 
     /// Ends it without a chance to do anything, as a crash would.

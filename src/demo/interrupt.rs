@@ -32,6 +32,8 @@ impl Interrupt {
         Ok(interrupt)
     }
 
+    /// Whether to go on.
+    ///
     /// # Errors
     /// If a signal has come.
     pub fn check(&self) -> Result<()> {

@@ -13,10 +13,10 @@ pub mod namespace;
 pub mod network;
 mod show;
 mod socket;
+pub mod wait;
 
 use crate::kernel::modules;
 use anyhow::{Result, bail};
-use std::path::Path;
 use std::process::ExitCode;
 
 /// Runs the demo. The exit code is 1 if the backends did not answer as they should.
@@ -33,16 +33,10 @@ fn check_rights_and_kernel() -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the demo makes network namespaces, for which it must be root");
     }
-    if !kernel_has_ipvs() {
+    if !modules::has_ipvs() {
         bail!(
             "this kernel has no IPVS. `./dev demo` runs the demo in a kernel that has it; nothing is installed in yours"
         );
     }
     Ok(())
-}
-
-/// The table is there once the module is.
-fn kernel_has_ipvs() -> bool {
-    let table = Path::new("/proc/net/ip_vs");
-    table.exists() || (modules::load("ip_vs").succeeded() && table.exists())
 }

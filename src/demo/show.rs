@@ -6,14 +6,14 @@ use super::daemon::Daemon;
 use super::interrupt::Interrupt;
 use super::manifests::{DemoService, Directory, HTTP_PORT, HTTP_TARGET, UDP_PORT, UDP_TARGET};
 use super::network::{Addresses, Host, Network};
+use super::wait::wait_for;
 use crate::model::Protocol;
 use anyhow::{Context, Result, bail};
 use std::env;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const BACKENDS: u8 = 3;
 /// Requests per line of the table: whole rounds of three backends, of two, and of six weights.
@@ -170,16 +170,12 @@ impl Demo {
     }
 
     fn wait_until(&mut self, what: &str, is_so: impl Fn(&Self) -> Result<bool>) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while !is_so(self)? {
+        let came = wait_for(PATIENCE, || {
             self.interrupt.check()?;
             self.daemon.check()?;
-            if Instant::now() > deadline {
-                bail!("gave up waiting until {what}; the daemon said:\n{}", self.daemon.log());
-            }
-            sleep(Duration::from_millis(50));
-        }
-        Ok(())
+            Ok(is_so(self)?.then_some(()))
+        })?;
+        came.with_context(|| format!("gave up waiting until {what}; the daemon said:\n{}", self.daemon.log()))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// What came of an attempt to load a module.
@@ -41,6 +42,13 @@ pub fn load(module: &str) -> Loading {
         Ok(_) => Loading::Failed,
         Err(error) => Loading::NotRun(error),
     }
+}
+
+/// Whether the kernel has IPVS, once its module is loaded if that can be done: asked without a netlink socket, and so
+/// without any right.
+pub fn has_ipvs() -> bool {
+    let table = Path::new("/proc/net/ip_vs");
+    table.exists() || (load("ip_vs").succeeded() && table.exists())
 }
 
 #[cfg(test)]

@@ -1,20 +1,23 @@
 //! The subcommands on a real kernel: exact rules for a directory, `list` against ipvsadm, `diff`, `cleanup`, and what
 //! others made.
 
-use super::lab::{run, trial};
-use super::program::{Daemon, IPVSD, add_addresses, eventually, ipvsd, rules, service, stdout};
+use crate::lab::{run, trial};
+use crate::program::{Daemon, IPVSD, add_addresses, eventually, ipvsd, rules, service, stdout};
 use libtest_mimic::Trial;
 use std::fs;
 
 /// This subject's tests.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("twenty_services_of_all_kinds_give_exactly_these_rules", twenty_services),
-        trial("list_prints_what_ipvsadm_prints", list_like_ipvsadm),
-        trial("what_others_made_survives_run_stop_and_cleanup", foreign_survives),
-        trial("an_edit_by_hand_is_repaired", edit_is_repaired),
-        trial("an_endpoint_on_this_node_stays_as_it_was_set", local_endpoint),
-        trial("a_directory_that_cannot_be_read_is_an_error_at_start_and_a_warning_later", unreadable_directory),
+        trial("commands::twenty_services_of_all_kinds_give_exactly_these_rules", twenty_services),
+        trial("commands::list_prints_what_ipvsadm_prints", list_like_ipvsadm),
+        trial("commands::what_others_made_survives_run_stop_and_cleanup", foreign_survives),
+        trial("commands::an_edit_by_hand_is_repaired", edit_is_repaired),
+        trial("commands::an_endpoint_on_this_node_stays_as_it_was_set", local_endpoint),
+        trial(
+            "commands::a_directory_that_cannot_be_read_is_an_error_at_start_and_a_warning_later",
+            unreadable_directory,
+        ),
     ]
 }
 

@@ -3,6 +3,7 @@
 
 use crate::contract::{CASES, apply, destination, ip, observe, scheduled, tcp};
 use crate::lab::{in_namespace, run, trial};
+use crate::program::eventually;
 use ipvsd::kernel::ipvs::encode::Encoder;
 use ipvsd::kernel::linux::{Linux, OpenError};
 use ipvsd::kernel::netlink::{Answer, Socket, family};
@@ -14,8 +15,6 @@ use std::collections::BTreeSet;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 pub fn trials() -> Vec<Trial> {
     let contract = CASES.iter().map(|(name, case)| {
@@ -211,10 +210,7 @@ fn connections_are_counted() {
     };
     assert_eq!((busy(&mut linux).active, busy(&mut linux).inactive), (3, 0));
     // The kernel adds the processors' counts up every two seconds.
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while busy(&mut linux).stats.connections == 0 && Instant::now() < deadline {
-        sleep(Duration::from_millis(100));
-    }
+    eventually("connections are counted", || busy(&mut linux).stats.connections > 0);
     let stats = busy(&mut linux).stats;
     assert_eq!(stats.connections, 3);
     assert!(stats.packets_in >= 6 && stats.bytes_in >= 300 && stats.packets_out >= 3, "{stats:?}");

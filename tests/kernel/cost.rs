@@ -1,7 +1,7 @@
 //! What it costs at size: 10,000 Services in a real kernel, counted in system calls, and killed half-way.
 
-use super::lab::trial;
-use super::program::{Daemon, IPVSD, ipvsd, rules, service, stdout, write_cluster};
+use crate::lab::{run, trial};
+use crate::program::{Daemon, IPVSD, ipvsd, rules, service, stdout, write_cluster};
 use libtest_mimic::Trial;
 use std::fs;
 use std::path::Path;
@@ -11,10 +11,10 @@ use std::time::Duration;
 /// This subject's tests.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("ten_thousand_services_cost_under_a_thousand_calls_and_a_change_at_most_ten", calls_at_size),
-        trial("killed_among_virtual_servers_the_next_start_finishes_the_work", killed_among_virtual_servers),
-        trial("killed_among_destinations_the_next_start_finishes_the_work", killed_among_destinations),
-        trial("killed_among_routes_the_next_start_finishes_the_work", killed_among_routes),
+        trial("cost::ten_thousand_services_cost_under_a_thousand_calls_and_a_change_at_most_ten", calls_at_size),
+        trial("cost::killed_among_virtual_servers_the_next_start_finishes_the_work", killed_among_virtual_servers),
+        trial("cost::killed_among_destinations_the_next_start_finishes_the_work", killed_among_destinations),
+        trial("cost::killed_among_routes_the_next_start_finishes_the_work", killed_among_routes),
     ]
 }
 
@@ -92,7 +92,7 @@ fn killed_at(send: u32) {
     let directory = tempfile::tempdir().expect("a directory");
     let manifests = text(directory.path());
     write_cluster(directory.path(), 10_000);
-    super::lab::run("ipvsadm", &["-A", "-t", "9.9.9.9:99", "-s", "lc"]);
+    run("ipvsadm", &["-A", "-t", "9.9.9.9:99", "-s", "lc"]);
     let inject = format!("inject=sendto:signal=KILL:when={send}");
     let arguments = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=sendto", "-e", &inject, IPVSD, "run"];
     let arguments = [&arguments[..], &["--manifests", manifests]].concat();

@@ -1,15 +1,14 @@
 //! `ipvsd demo` as a person runs it.
 
+use crate::lab::trial;
+use crate::program::IPVSD;
+use libtest_mimic::Trial;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-
-use libtest_mimic::Trial;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-use crate::lab::trial;
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -20,7 +19,7 @@ pub fn trials() -> Vec<Trial> {
 
 /// The demo with temporary files in this directory.
 fn demo(directory: &Path) -> Command {
-    let mut demo = Command::new(env!("CARGO_BIN_EXE_ipvsd"));
+    let mut demo = Command::new(IPVSD);
     demo.arg("demo").env("TMPDIR", directory).stdin(Stdio::null());
     demo
 }

@@ -1,14 +1,13 @@
 //! Where a kernel test runs: on this kernel if it has IPVS, else in the lab kernel; always in a network namespace of
 //! its own, so that it finds empty IPVS tables and leaves nothing behind.
 
-use std::env;
-use std::path::Path;
-use std::process::{Command, ExitCode};
-use std::thread;
-
+use ipvsd::demo::namespace::Namespace;
+use ipvsd::kernel::modules;
 use libtest_mimic::{Failed, Trial};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use std::env;
+use std::process::{Command, ExitCode};
 
 /// Tells a person why nothing was tested, and what to do.
 const NO_KERNEL: &str = "kernel tests did not run: this kernel has no IPVS (or we are not root) \
@@ -28,7 +27,7 @@ impl Place {
     /// Asks the kernel first, and the file system for the lab kernel second.
     pub fn find() -> Self {
         let in_lab = is_set("IPVSD_IN_LAB");
-        if in_lab || (has_ipvs() && may_make_namespaces()) {
+        if in_lab || (modules::has_ipvs() && may_make_namespaces()) {
             Self::Here
         } else if is_installed("linux.uml") {
             Self::Lab
@@ -75,23 +74,21 @@ pub fn trial(name: &str, body: fn()) -> Trial {
 ///
 /// `/proc/net` shows the namespace of the process's first thread: read `/proc/thread-self/net`.
 pub fn in_namespace<T: Send>(body: impl FnOnce() -> T + Send) -> T {
-    thread::scope(|scope| {
-        let inside = scope.spawn(|| {
-            enter_new_namespace();
-            body()
-        });
-        inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    let inside = || {
+        private_sysfs()?;
+        Ok(body())
+    };
+    Namespace::new().and_then(|namespace| namespace.run(inside)).expect("the right to make namespaces")
 }
 
-fn enter_new_namespace() {
-    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("new namespaces");
+/// Gives this thread a `/sys` that shows the devices of its network namespace: those of the namespace that mounted it.
+fn private_sysfs() -> anyhow::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
     let none = None::<&str>;
-    // Else the mounts below would reach the machine's own mount namespace.
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private mounts");
-    // A sysfs shows the devices of the network namespace that mounted it.
-    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).expect("sysfs");
-    run("ip", &["link", "set", "lo", "up"]);
+    // Else the mount below would reach the machine's own mount namespace.
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none)?;
+    Ok(())
 }
 
 /// Runs a program in this thread's namespace and returns what it printed on stdout.
@@ -110,19 +107,9 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn has_ipvs() -> bool {
-    let table = Path::new("/proc/net/ip_vs");
-    // Its failure needs no look: the table is there then, or it is not.
-    table.exists() || {
-        let _ = Command::new("modprobe").args(["-q", "ip_vs"]).status();
-        table.exists()
-    }
-}
-
 /// Root in a container may lack the right to.
 fn may_make_namespaces() -> bool {
-    let tried = thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS));
-    tried.join().is_ok_and(|outcome| outcome.is_ok())
+    Namespace::new().is_ok_and(|namespace| namespace.run(private_sysfs).is_ok())
 }
 
 fn is_installed(program: &str) -> bool {

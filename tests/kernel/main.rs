@@ -24,9 +24,8 @@ mod traffic;
 mod traffic_changes;
 mod traffic_rig;
 
-use std::process::ExitCode;
-
 use libtest_mimic::{Arguments, Trial};
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();

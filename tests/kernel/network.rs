@@ -1,12 +1,11 @@
 //! The network of demo and traffic tests carries traffic as they expect, shown with `ipvsadm` in the daemon's place.
 
+use crate::lab::{run, trial};
 use ipvsd::demo::backend::{Backend, Port};
 use ipvsd::demo::client::{Conversation, Request};
 use ipvsd::demo::network::Network;
 use ipvsd::model::Protocol;
 use libtest_mimic::Trial;
-
-use crate::lab::{run, trial};
 
 pub fn trials() -> Vec<Trial> {
     vec![trial("network::ipvs_balances_between_its_namespaces", ipvs_balances_between_its_namespaces)]

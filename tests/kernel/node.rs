@@ -1,14 +1,12 @@
 //! This node's addresses, read from a real kernel in a namespace whose links and addresses the tests make.
 
-use std::future::Future;
-use std::time::Duration;
-
+use crate::lab::{run, trial};
 use ipvsd::source::node::NodeWatch;
 use ipvsd::state::Node;
 use libtest_mimic::Trial;
+use std::future::Future;
+use std::time::Duration;
 use tokio::time::timeout;
-
-use crate::lab::{run, trial};
 
 pub fn trials() -> Vec<Trial> {
     vec![

@@ -1,12 +1,20 @@
 //! Runs the program itself, and makes clusters for it.
 
-use super::lab;
+use crate::lab;
+use ipvsd::demo::daemon;
+use ipvsd::demo::namespace::Namespace;
+use ipvsd::demo::wait::wait_for;
 use std::fmt::Write;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// From a change to its effect. The lab may be slow, and nothing waits this long when all is well.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// The same for 10,000 Services and every system call traced.
+const PATIENCE_AT_SIZE: Duration = Duration::from_secs(180);
 
 /// The program under test.
 pub const IPVSD: &str = env!("CARGO_BIN_EXE_ipvsd");
@@ -40,56 +48,52 @@ pub fn add_addresses(addresses: &[&str]) {
     }
 }
 
-/// A daemon that ends with its value.
+/// A daemon in this thread's namespace, which is killed when this value is dropped.
 pub struct Daemon {
-    child: Child,
-    log: BufReader<ChildStderr>,
+    daemon: daemon::Daemon,
+    /// How many bytes of the log were waited for already.
+    read: usize,
+    /// Where the log is.
+    _directory: TempDir,
 }
 
 impl Daemon {
-    /// Starts `program` with arguments, whose log is read here.
+    /// Starts `program` with arguments: ipvsd, or what runs it.
     pub fn start(program: &str, arguments: &[&str]) -> Self {
-        let command = &mut Command::new(program);
-        let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().expect("the program is there");
-        let log = BufReader::new(child.stderr.take().expect("its stderr is a pipe"));
-        Self { child, log }
+        let directory = tempfile::tempdir().expect("a directory");
+        let here = Namespace::here().expect("/proc is mounted");
+        let log = directory.path().join("log");
+        let daemon = daemon::Daemon::start(&here, Command::new(program).args(arguments), &log);
+        Self { daemon: daemon.expect("the program is there"), read: 0, _directory: directory }
     }
 
-    /// Reads the log up to a line with `text` in it, and returns that line.
+    /// Waits for the next line of the log with `text` in it, and returns that line.
     pub fn wait_for(&mut self, text: &str) -> String {
-        let mut seen = String::new();
-        loop {
-            let before = seen.len();
-            let read = self.log.read_line(&mut seen).expect("the log is text");
-            assert!(read > 0, "the log ended without {text:?}:\n{seen}");
-            if seen[before..].contains(text) {
-                return seen[before..].to_owned();
+        let line = wait_for(PATIENCE_AT_SIZE, || {
+            let log = self.daemon.log();
+            for line in log[self.read..].split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+                self.read += line.len();
+                if line.contains(text) {
+                    return Ok(Some(line.to_owned()));
+                }
             }
-        }
+            self.daemon.check()?;
+            Ok(None)
+        });
+        let line = line.unwrap_or_else(|error| panic!("waiting for {text:?}: {error}"));
+        line.unwrap_or_else(|| panic!("no {text:?} in\n{}", self.daemon.log()))
     }
 
     /// SIGKILL, wherever it is.
-    pub fn kill(mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it is ours");
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub fn kill(self) {
+        self.daemon.kill().expect("it runs");
     }
 }
 
 /// Waits until `holds`, which must be soon.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let held = wait_for(PATIENCE, || Ok(holds().then_some(())));
+    assert!(held.is_ok_and(|held| held.is_some()), "not in time: {what}");
 }
 
 /// Writes `count` Services with two endpoints each, a thousand to a file.

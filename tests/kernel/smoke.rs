@@ -1,12 +1,11 @@
 //! Checks the ground that the other kernel tests stand on: IPVS answers, its schedulers load, and tests do not see
 //! each other.
 
+use crate::lab::{in_namespace, run, trial};
 use libtest_mimic::Trial;
 use neli::consts::socket::NlFamily;
 use neli::router::synchronous::NlRouter;
 use neli::utils::Groups;
-
-use crate::lab::{in_namespace, run, trial};
 
 /// Every scheduler of Linux 6.1 but twos, which Debian's user-mode kernel does not have.
 const SCHEDULERS: [&str; 13] = ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh"];

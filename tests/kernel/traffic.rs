@@ -1,17 +1,15 @@
 //! Real traffic through the real daemon: every kind of frontend, scheduler and endpoint does what it promises.
 
-use std::collections::BTreeSet;
-use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
-
+use crate::lab::{run, trial};
+use crate::traffic_rig::{PROTOCOLS, Rig, VIPS, annotated, request, requests, service, slice, slices};
 use ipvsd::demo::client::Request;
 use ipvsd::model::Protocol;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-
-use crate::lab::{run, trial};
-use crate::traffic_rig::{PROTOCOLS, Rig, VIPS, annotated, request, requests, service, slice, slices};
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -77,15 +75,23 @@ fn wrr_spreads_by_weight() {
     }
 }
 
-/// More addresses for the client, in its network.
-fn more_client_addresses(rig: &Rig) -> Vec<IpAddr> {
-    let addresses: Vec<_> = (10..30).map(|host| format!("192.0.2.{host}")).collect();
+fn assert_one_client_goes_to_one_backend(rig: &Rig) {
+    for request in requests(&VIPS) {
+        let busy = rig.spread(request, 6).into_iter().filter(|count| *count > 0).count();
+        assert_eq!(busy, 1, "{request:?}");
+    }
+}
+
+/// Who answers twenty clients, which are more addresses of the one there is.
+fn backends_of_many_clients(rig: &Rig) -> BTreeSet<String> {
+    let clients: Vec<_> = (10..30).map(|host| Ipv4Addr::new(192, 0, 2, host)).collect();
     rig.in_client(|| {
-        for address in &addresses {
+        for address in &clients {
             run("ip", &["address", "add", &format!("{address}/24"), "dev", "eth0"]);
         }
     });
-    addresses.iter().map(|address| address.parse().unwrap()).collect()
+    let http = request(Protocol::Tcp, VIPS[0], 80);
+    clients.into_iter().map(|address| rig.send(from(http, (address, 0).into())).unwrap().name).collect()
 }
 
 fn from(request: Request, source: SocketAddr) -> Request {
@@ -94,15 +100,8 @@ fn from(request: Request, source: SocketAddr) -> Request {
 
 fn sh_sticks_to_the_client_address() {
     let rig = rig_with_service(with_scheduler("sh", None));
-    for request in requests(&VIPS) {
-        let busy = rig.spread(request, 6).into_iter().filter(|count| *count > 0).count();
-        assert_eq!(busy, 1, "{request:?}");
-    }
-    let http = request(Protocol::Tcp, VIPS[0], 80);
-    let names: BTreeSet<_> = more_client_addresses(&rig)
-        .into_iter()
-        .map(|address| rig.send(from(http, (address, 0).into())).unwrap().name)
-        .collect();
+    assert_one_client_goes_to_one_backend(&rig);
+    let names = backends_of_many_clients(&rig);
     assert!(names.len() > 1, "all addresses go to {names:?}");
 }
 
@@ -119,16 +118,8 @@ fn sh_with_the_port_flag_spreads_source_ports() {
 
 fn session_affinity_sticks_to_the_client_address() {
     let rig = rig_with(json!({ "sessionAffinity": "ClientIP" }));
-    for request in requests(&VIPS) {
-        let busy = rig.spread(request, 6).into_iter().filter(|count| *count > 0).count();
-        assert_eq!(busy, 1, "{request:?}");
-    }
-    let http = request(Protocol::Tcp, VIPS[0], 80);
-    let names: BTreeSet<_> = more_client_addresses(&rig)
-        .into_iter()
-        .map(|address| rig.send(from(http, (address, 0).into())).unwrap().name)
-        .collect();
-    assert_eq!(names.len(), 3, "new clients are spread");
+    assert_one_client_goes_to_one_backend(&rig);
+    assert_eq!(backends_of_many_clients(&rig).len(), 3, "new clients are spread");
 }
 
 fn node_ports_answer_on_every_address_of_the_node() {

@@ -1,17 +1,15 @@
 //! Connections through changes: endpoints that go, and a daemon that crashes and comes back.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
-
+use crate::lab::{run, trial};
+use crate::traffic_rig::{Rig, VIPS, request, requests, service, slices};
 use ipvsd::demo::client::{Conversation, Request};
 use ipvsd::demo::network::Host;
 use ipvsd::model::Protocol;
 use libtest_mimic::Trial;
 use serde_json::json;
-
-use crate::lab::{run, trial};
-use crate::traffic_rig::{Rig, VIPS, request, requests, service, slices};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 pub fn trials() -> Vec<Trial> {
     vec![

@@ -1,27 +1,23 @@
 //! What the traffic tests stand on: the demo's network with three backends, the real daemon on its node, and a
 //! directory of manifests that a test changes.
 
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::process::Command;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-
+use crate::lab::run;
+use crate::program::{IPVSD, PATIENCE};
 use ipvsd::demo::backend::{Backend, Port};
 use ipvsd::demo::client::{Answer, Request};
 use ipvsd::demo::daemon::Daemon;
 use ipvsd::demo::manifests::Directory;
 use ipvsd::demo::network::{Host, Network};
+use ipvsd::demo::wait::wait_for;
 use ipvsd::model::Protocol;
 use serde_json::{Value, json};
-
-use crate::lab::run;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
 
 /// The Service `web` of most tests has these.
 pub const VIPS: [&str; 2] = ["10.96.0.10", "fd00:96::10"];
 pub const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-/// From a change of the manifests to its effect. The lab may be slow, and nothing waits this long when all is well.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Everything that runs. Dropped from top to bottom.
 pub struct Rig {
@@ -49,7 +45,7 @@ impl Rig {
     }
 
     pub fn start_daemon(&mut self) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ipvsd"));
+        let mut command = Command::new(IPVSD);
         command.args(["run", "--manifests"]).arg(self.directory.manifests()).args(&self.flags);
         self.daemon = Some(Daemon::start(&self.network.node, &mut command, &self.directory.beside("log")).unwrap());
     }
@@ -106,14 +102,11 @@ impl Rig {
     }
 
     pub fn wait_until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !is_so(self) {
-            self.daemon.as_mut().unwrap().check().unwrap();
-            if Instant::now() > deadline {
-                self.fail(&format!("waited in vain until {what}"));
-            }
-            sleep(Duration::from_millis(20));
-        }
+        let came = wait_for(PATIENCE, || {
+            self.daemon.as_mut().unwrap().check()?;
+            Ok(is_so(self).then_some(()))
+        });
+        came.unwrap().unwrap_or_else(|| self.fail(&format!("waited in vain until {what}")));
     }
 
     pub fn rules(&self) -> String {
