@@ -5,6 +5,7 @@
 //! table of services, which has 256 chains, so each run waits until the kernel has taken the one before down.
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot run ends by panicking")]
 
+use ipvsd::demo::namespace::Namespace;
 use ipvsd::kernel::ipvs::encode::Encoder;
 use ipvsd::kernel::linux::Linux;
 use ipvsd::kernel::netlink::socket::RECEIVE_BUFFER;
@@ -17,9 +18,7 @@ use ipvsd::model::{
 use neli::consts::socket::{Msg, NlFamily};
 use neli::socket::NlSocket;
 use neli::utils::Groups;
-use nix::sched::{CloneFlags, unshare};
 use std::net::IpAddr;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 const VIRTUAL_SERVERS: u32 = 10_000;
@@ -134,14 +133,7 @@ fn batches(ops: &[Op]) -> Vec<(Phase, Batch)> {
 
 /// Runs `body` on a thread with a new network namespace, and waits until the namespace is gone.
 fn in_namespace<T: Send>(body: impl FnOnce() -> T + Send) -> T {
-    let value = std::thread::scope(|scope| {
-        let inside = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
-            body()
-        });
-        inside.join().unwrap()
-    });
+    let value = Namespace::new().and_then(|namespace| namespace.run(|| Ok(body()))).unwrap();
     // A worker of the kernel does it, which nothing tells about.
     std::thread::sleep(TEARDOWN);
     value

@@ -11,8 +11,9 @@
 //! | [`kernel`] | reads and programs Linux (or the faithful fake) | netlink |
 //! | [`reconcile`] | turns the wheel: decide, apply, fold, retry | through [`kernel`] |
 //!
-//! [`model`] is the vocabulary of the middle; [`daemon`] wires the tasks together; [`cli`] reads flags,
-//! prints and exits. Who may import whom is enforced by `tests/layers.rs`.
+//! [`model`] is the vocabulary of the middle; [`config`] is what the operator decides; [`daemon`] wires the tasks
+//! together; [`cli`] reads flags, prints and exits; [`demo`] shows it all at work, in namespaces that the kernel tests
+//! use too. Who may name whom is enforced by `tests/layers.rs`.
 
 pub mod cli;
 pub mod config;

@@ -25,7 +25,7 @@ pub struct ProxyOptions {
     /// How often everything in the kernel is read and checked
     #[arg(long, value_name = "DURATION", value_parser = positive_duration, default_value = "30s")]
     ipvs_sync_period: Duration,
-    /// The shortest time between two rounds of changes
+    /// The shortest time between two passes that change the kernel
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "0")]
     ipvs_min_sync_period: Duration,
 }

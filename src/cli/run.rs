@@ -1,4 +1,4 @@
-//! `ipvsd run`: the daemon, or one round of its work.
+//! `ipvsd run`: the daemon, or one pass of its work.
 
 use super::NO;
 use super::options::ProxyOptions;

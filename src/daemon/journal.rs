@@ -87,7 +87,7 @@ impl Journal {
 }
 
 /// An error with all that led to it, in one line.
-fn error_with_causes(error: &dyn std::error::Error) -> String {
+pub(super) fn error_with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

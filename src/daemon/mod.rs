@@ -1,6 +1,6 @@
 //! Wires the tasks together: sources on an async runtime, the reconciler on a thread of its own, signals.
 //!
-//! Also the short lives of the same parts: one round (`run --once`), a preview (`diff`) and `cleanup`.
+//! Also the short lives of the same parts: one pass (`run --once`), a preview (`diff`) and `cleanup`.
 
 mod journal;
 mod probe;
@@ -15,7 +15,6 @@ use crate::model::Op;
 use crate::reconcile::{Options, Reconciler, Report};
 use crate::state::{Change, Problem};
 use anyhow::Context;
-use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use tokio::runtime::{Builder, Runtime};
@@ -23,7 +22,7 @@ use tracing::info;
 use watch::Sources;
 use wheel::{Message, Wheel};
 
-/// How often a round that failed in part is tried again by [`run_once`].
+/// How many passes [`run_once`] makes while something fails.
 const ATTEMPTS: usize = 5;
 
 /// Keeps the kernel as the manifests say until SIGTERM or SIGINT, and then leaves it as it is.
@@ -100,7 +99,7 @@ pub fn preview(config: &Config) -> anyhow::Result<(Vec<Op>, Vec<Problem>)> {
     Ok((ops, problems))
 }
 
-/// Removes everything ipvsd made, without waiting for connections: the same round as ever, with nothing wanted.
+/// Removes everything ipvsd made, without waiting for connections: a pass like any other, with nothing wanted.
 ///
 /// # Errors
 /// When the kernel cannot be opened or read.
@@ -116,14 +115,12 @@ pub fn cleanup() -> anyhow::Result<Report> {
 /// Opens the kernel, sets the sysctls that balancing needs and proves that it can balance.
 fn prepared_kernel(config: &Config) -> anyhow::Result<Linux> {
     let mut kernel = Linux::open()?;
-    let proc_sys = Path::new(sysctl::ROOT);
-    let wanted = sysctl::settings(sysctl::running_kernel(proc_sys)?);
-    for Setting { path, value } in sysctl::establish(proc_sys, &wanted)? {
+    for Setting { path, value } in sysctl::prepare()? {
         info!("set {path} to {value}");
     }
     let scheduler = config.settings.scheduling.scheduler;
     probe::probe(&mut kernel, scheduler).with_context(|| {
-        format!("this kernel cannot balance with {scheduler}; if a module is missing: modprobe ip_vs_{scheduler}")
+        format!("this kernel cannot balance with the scheduler {scheduler} (module ip_vs_{scheduler})")
     })?;
     Ok(kernel)
 }

@@ -1,5 +1,6 @@
 //! The sources of a running daemon: reads them when they change and sends what is news to the wheel.
 
+use super::journal::error_with_causes;
 use super::wheel::Message;
 use crate::config::Config;
 use crate::source::manifests::{Manifests, Watch};
@@ -66,7 +67,7 @@ impl Sources {
                 Some(Message::Manifests(update.changes, update.problems))
             }
             Err(error) => {
-                let text = error.to_string();
+                let text = error_with_causes(&error);
                 if self.unreadable.as_ref() != Some(&text) {
                     warn!("what was read before stays in force: {text}");
                 }
@@ -80,7 +81,7 @@ impl Sources {
         match self.node.read().await {
             Ok(node) => Some(Message::Node(node)),
             Err(error) => {
-                warn!("this node's addresses are taken to be what they were: {error}");
+                warn!("this node's addresses are taken to be what they were: {}", error_with_causes(&error));
                 None
             }
         }

@@ -1,9 +1,8 @@
 //! What this node's kernel should hold. Pure: cluster state, node and settings in, virtual servers out.
 //!
 //! [`endpoints`] chooses who gets traffic, [`frontends`] where it comes in, [`ipvs`] with which scheduler and
-//! persistence; [`part`] puts these together
-//! for one Service, [`plan`] folds the Services into one whole and settles who has an address that two want;
-//! [`drain`] keeps what goes until its connections are gone.
+//! persistence; [`part`] puts these together for one Service, [`plan`] folds the Services into one whole and settles
+//! who has an address that two want; [`drain`] keeps what goes until its connections are gone.
 
 pub mod drain;
 pub mod endpoints;

@@ -13,7 +13,7 @@ pub struct FakeKernel {
     pub model: Model,
     /// Virtual servers of somebody else. Adding one of these keys is refused, nothing else can reach them.
     pub foreign: BTreeSet<VirtualServerKey>,
-    /// Virtual servers of ours that lost the mark of it, as by `ipvsadm -E`; an update restores it.
+    /// Virtual servers of ours that lost the tag, as by `ipvsadm -E`; an update restores it.
     pub edited: BTreeSet<VirtualServerKey>,
     /// Connections per destination.
     pub connections: BTreeMap<(VirtualServerKey, DestinationKey), u32>,

@@ -36,15 +36,15 @@ pub enum OpenError {
     Socket(#[from] io::Error),
     /// No IPVS.
     #[error(
-        "the kernel has no IPVS: the module ip_vs is not loaded, and {loading}. Load it with `modprobe ip_vs`, and \
-         at every boot by a line `ip_vs` in /etc/modules-load.d/ipvsd.conf"
+        "the kernel has no IPVS: the module ip_vs is not loaded, and {loading}; to load it at every boot, \
+         put a line `ip_vs` into /etc/modules-load.d/ipvsd.conf"
     )]
     ModuleMissing {
         /// What came of loading it.
         loading: modules::Loading,
     },
     /// No permission.
-    #[error("not permitted to program IPVS: CAP_NET_ADMIN is needed. Run it as root")]
+    #[error("not permitted to program IPVS: CAP_NET_ADMIN is needed; run it as root")]
     NotPermitted,
     /// The family's number is not known.
     #[error("cannot find IPVS in generic netlink")]

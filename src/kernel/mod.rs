@@ -35,8 +35,8 @@ pub trait Kernel {
 pub enum Scope<'a> {
     /// Everything ipvsd owns, and the keys of what it does not.
     All,
-    /// These virtual servers with their destinations, which the caller knows to be ours even if they lost the mark
-    /// of it: their spec differs from every wanted one then. Those that are gone are left out of the result.
+    /// These virtual servers with their destinations, which the caller knows to be ours even if they lost the
+    /// tag: their spec differs from every wanted one then. Those that are gone are left out of the result.
     VirtualServers(&'a [VirtualServerKey]),
 }
 

@@ -1,7 +1,7 @@
 //! How a virtual server or a route in the kernel is known to be ours, after a restart and after a crash too.
 //!
-//! The mark is in the object itself, not in a file: what was made a moment before a crash carries it, and what
-//! somebody else made never does. Pure; `ipvs` and `route` write and read the mark.
+//! The tag is in the object itself, not in a file: what was made a moment before a crash carries it, and what
+//! somebody else made never does. Pure; `ipvs` and `route` write and read the tag.
 //!
 //! A person who edits one of our virtual servers by hand (`ipvsadm -E`) takes the tag off it. A running daemon, which
 //! knows it to be its own, puts it right; a daemon that starts then finds it to be foreign.
@@ -23,12 +23,7 @@ pub const ROUTE_METRIC: u32 = 0x4950;
 
 /// Flags with the tag.
 pub fn tagged(flags: u32) -> u32 {
-    without_tag(flags) | TAG
-}
-
-/// Flags without the tag, or whatever else is in its place.
-pub fn without_tag(flags: u32) -> u32 {
-    flags & !TAG_MASK
+    flags & !TAG_MASK | TAG
 }
 
 /// Flags whose high half says how they differ from the tag: 0 for ours, so that a virtual server that lost its tag
@@ -62,7 +57,7 @@ mod tests {
 
     #[test]
     fn the_tag_leaves_the_settings_alone() {
-        assert_eq!(without_tag(tagged(0x801f)), 0x801f);
+        assert_eq!(tagged(0x801f) & !TAG_MASK, 0x801f);
         assert_eq!(compared_with_tag(tagged(0x801f)), 0x801f);
         assert_ne!(compared_with_tag(0x801f), 0x801f);
     }

@@ -134,11 +134,6 @@ impl<K: Kernel> Reconciler<K> {
         &mut self.kernel
     }
 
-    /// The input as it is known.
-    pub fn state(&self) -> &State {
-        &self.state
-    }
-
     fn read(&mut self, now: Moment) -> Result<Reading, ObserveError> {
         if self.pace.reading_is_due(now) {
             self.found = self.read_all()?;

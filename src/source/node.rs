@@ -35,7 +35,7 @@ const ATTEMPTS: usize = 10;
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     /// The socket could not be opened or read.
-    #[error("cannot ask the kernel about this node's addresses")]
+    #[error("the netlink socket failed")]
     Io(#[from] io::Error),
     /// The kernel refused a request.
     #[error("the kernel refused to list its {what}: {errno}")]

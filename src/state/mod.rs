@@ -1,7 +1,7 @@
 //! What the cluster says, as ipvsd keeps it: Services, EndpointSlices, this node; and which Services changed.
 //!
 //! A [`State`] has one owner and no clock, socket or file. Sources turn their input into [`Change`]s (parsed and
-//! checked, see `source/convert.rs`); `desired` reads the Services named by [`State::take_dirty`].
+//! checked, see `source/convert`); `desired` reads the Services named by [`State::take_dirty`].
 
 mod endpoint;
 mod node;

@@ -66,11 +66,6 @@ impl State {
         &self.node
     }
 
-    /// How many Services and EndpointSlices there are.
-    pub fn sizes(&self) -> (usize, usize) {
-        (self.services.len(), self.slices.len())
-    }
-
     /// Makes every Service dirty that `affected` picks, because something outside the store changed for them.
     pub fn touch(&mut self, affected: impl Fn(&Service) -> bool) {
         let touched = self.services.values().filter(|service| affected(service)).map(|service| service.name.clone());

@@ -153,7 +153,8 @@ fn unreadable_directory() {
     daemon.wait_for("programmed");
     let before = rules();
     fs::rename(&path, directory.path().join("away")).expect("ours");
-    daemon.wait_for("what was read before stays in force");
+    let warning = daemon.wait_for("what was read before stays in force");
+    assert!(warning.contains("No such file or directory"), "it says why: {warning}");
     assert_eq!(rules(), before);
     fs::rename(directory.path().join("away"), &path).expect("ours");
     daemon.wait_for("can be read again");

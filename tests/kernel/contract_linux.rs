@@ -176,7 +176,6 @@ fn a_scheduler_that_is_not_loaded_gets_loaded() {
 
 fn without_the_right_to_it_says_which() {
     // SAFETY: three numbers; the raw call changes this thread alone, which ends with this test.
-    #[allow(unsafe_code)]
     let changed = unsafe { libc::syscall(libc::SYS_setresuid, 65_534, 65_534, 65_534) };
     assert_eq!(changed, 0);
     let error = Linux::open().err().unwrap();

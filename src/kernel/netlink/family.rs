@@ -22,7 +22,7 @@ pub enum FamilyError {
     #[error("the kernel does not answer: {0}")]
     Refused(Errno),
     /// The answer makes no sense.
-    #[error("the kernel's answer cannot be understood: {0}")]
+    #[error("the kernel's answer cannot be understood")]
     Malformed(#[from] Malformed),
 }
 

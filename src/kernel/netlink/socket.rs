@@ -304,7 +304,6 @@ fn connect(family: NlFamily, receive_buffer: usize) -> io::Result<NlSocket> {
     let socket = NlSocket::connect(family, None, Groups::empty())?;
     socket.enable_ext_ack(true)?;
     // SAFETY: `socket` owns the descriptor and outlives the borrow, which ends with this function.
-    #[allow(unsafe_code)]
     let descriptor = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
     setsockopt(&descriptor, CapAck, &true)?;
     setsockopt(&descriptor, sockopt::ReceiveTimeout, &TimeVal::new(RECEIVE_TIMEOUT_SECONDS, 0))?;

@@ -11,13 +11,11 @@ mod endpoint_slice;
 mod raw;
 mod service;
 
-pub use raw::{
-    RawClientIp, RawConditions, RawEndpoint, RawEndpointSlice, RawIngress, RawLoadBalancerStatus, RawMetadata,
-    RawService, RawServicePort, RawServiceSpec, RawServiceStatus, RawSessionAffinityConfig, RawSlicePort, Strings,
-};
+pub use raw::{RawEndpointSlice, RawService};
 
 use crate::model::Protocol;
 use crate::state::{EndpointSlice, ObjectName, ObjectRef, Origin, Problem, Service};
+use raw::RawMetadata;
 use serde_json::Number;
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -123,24 +123,11 @@ fn services_of_others_are_nothing() {
 }
 
 /// A patch of the Service `web`, the field that is to blame and the message.
-fn bad_services() -> Vec<(Value, &'static str, &'static str)> {
-    let ports = |ports: Value| json!({ "spec": { "ports": ports } });
-    let affinity = |seconds: Value| {
-        let config = json!({ "clientIP": { "timeoutSeconds": seconds } });
-        json!({ "spec": { "sessionAffinity": "ClientIP", "sessionAffinityConfig": config } })
-    };
-    let timeout = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+/// What to change in a good object, the field that is to blame then, and the message.
+type Bad = (Value, &'static str, &'static str);
+
+fn bad_addresses() -> Vec<Bad> {
     vec![
-        (
-            json!({ "metadata": { "namespace": "a/b" } }),
-            "metadata.namespace",
-            "\"a/b\" is not a name: at most 253 characters of a-z, 0-9, - and . are",
-        ),
-        (
-            json!({ "spec": { "type": "Loadbalancer" } }),
-            "spec.type",
-            "\"Loadbalancer\" is not a type: ClusterIP, NodePort, LoadBalancer and ExternalName are",
-        ),
         (json!({ "spec": { "clusterIP": "10.0.0.256" } }), "spec.clusterIP", "\"10.0.0.256\" is not an IP address"),
         (
             json!({ "spec": { "clusterIP": "127.0.0.1" } }),
@@ -179,6 +166,12 @@ fn bad_services() -> Vec<(Value, &'static str, &'static str)> {
             "status.loadBalancer.ingress[0].ipMode",
             "\"vip\" is not a mode: VIP and Proxy are",
         ),
+    ]
+}
+
+fn bad_ports() -> Vec<Bad> {
+    let ports = |ports: Value| json!({ "spec": { "ports": ports } });
+    vec![
         (ports(json!([])), "spec.ports", "missing: a Service needs at least one port"),
         (ports(json!([{}])), "spec.ports[0].port", "missing"),
         (ports(json!([{ "port": 0 }])), "spec.ports[0].port", "0 is not a port: 1 to 65535 are"),
@@ -210,6 +203,26 @@ fn bad_services() -> Vec<(Value, &'static str, &'static str)> {
             "spec.ports[1].nodePort",
             "tcp node port 9 is taken by spec.ports[0]",
         ),
+    ]
+}
+
+fn other_bad_fields() -> Vec<Bad> {
+    let affinity = |seconds: Value| {
+        let config = json!({ "clientIP": { "timeoutSeconds": seconds } });
+        json!({ "spec": { "sessionAffinity": "ClientIP", "sessionAffinityConfig": config } })
+    };
+    let timeout = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+    vec![
+        (
+            json!({ "metadata": { "namespace": "a/b" } }),
+            "metadata.namespace",
+            "\"a/b\" is not a name: at most 253 characters of a-z, 0-9, - and . are",
+        ),
+        (
+            json!({ "spec": { "type": "Loadbalancer" } }),
+            "spec.type",
+            "\"Loadbalancer\" is not a type: ClusterIP, NodePort, LoadBalancer and ExternalName are",
+        ),
         (
             json!({ "spec": { "sessionAffinity": "clientip" } }),
             "spec.sessionAffinity",
@@ -227,7 +240,7 @@ fn bad_services() -> Vec<(Value, &'static str, &'static str)> {
 
 #[test]
 fn a_bad_service_is_a_problem_that_names_the_field() {
-    for (patch, field, message) in bad_services() {
+    for (patch, field, message) in [bad_addresses(), bad_ports(), other_bad_fields()].concat() {
         let problem = read_service(&patch, Rules::Manifest).expect_err(&patch.to_string());
         assert_eq!((problem.field.as_str(), problem.message.as_str()), (field, message), "{patch}");
     }
@@ -323,7 +336,7 @@ fn slices_without_addresses_to_use_are_nothing() {
 }
 
 /// A patch of the EndpointSlice `web-1`, the field that is to blame and the message.
-fn bad_slices() -> Vec<(Value, &'static str, &'static str)> {
+fn bad_slices() -> Vec<Bad> {
     let ports = |ports: Value| json!({ "ports": ports });
     let second = |address: &str| json!({ "endpoints": [{ "addresses": ["10.1.0.1"] }, { "addresses": [address] }] });
     vec![

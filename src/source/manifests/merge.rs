@@ -29,11 +29,6 @@ struct Held {
 }
 
 impl Merged {
-    /// The objects in force.
-    pub fn objects(&self) -> impl Iterator<Item = &Object> {
-        self.objects.values().map(|held| &held.object)
-    }
-
     /// The changes that lead from `self` to `next`: what goes, then what comes in the order of reading, which
     /// decides who has an address that two Services want.
     pub fn changes_to(&self, next: &Self) -> Vec<Change> {

@@ -1,7 +1,7 @@
 //! A directory of manifests as a source: read it, read it again after a change, and tell what differs.
 //!
-//! [`Manifests::load`] is one reading. It reads and parses only files that changed ([`files`](self)), turns each
-//! into objects and problems ([`parse`]), and merges them with what was in force ([`merge`]). [`Watch`] tells when
+//! [`Manifests::load`] is one reading. It reads and parses only files that changed (`files`), turns each
+//! into objects and problems (`parse`), and merges them with what was in force (`merge`). [`Watch`] tells when
 //! to read again; it is the only part that needs tokio.
 
 mod contents;
@@ -13,14 +13,13 @@ mod parse;
 mod trail;
 mod watch;
 
-pub use contents::{Doubt, Entry, File, Object};
-pub use files::FILE_SIZE_MAX;
-pub use merge::{Merged, merge};
-pub use parse::{Source, parse};
 pub use watch::Watch;
 
 use crate::state::{Change, Problem};
+use contents::File;
 use files::Stamp;
+use merge::{Merged, merge};
+use parse::{Source, parse};
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -79,11 +78,6 @@ impl Manifests {
     /// The manifests of `directory`, none of them read yet.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self { directory: directory.into(), files: HashMap::new(), merged: Merged::default() }
-    }
-
-    /// The directory, as the user named it.
-    pub fn directory(&self) -> &Path {
-        &self.directory
     }
 
     /// Reads the directory and tells what differs from the last reading.

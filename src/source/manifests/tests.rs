@@ -94,7 +94,7 @@ fn a_file_that_cannot_be_read_costs_no_other() {
     symlink("loop.yaml", path("loop.yaml")).unwrap();
     symlink("nowhere", path("dangling.yaml")).unwrap();
     nix::unistd::mkfifo(&path("fifo.yaml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    fs::File::create(path("huge.yaml")).unwrap().set_len(FILE_SIZE_MAX + 1).unwrap();
+    fs::File::create(path("huge.yaml")).unwrap().set_len(files::FILE_SIZE_MAX + 1).unwrap();
     let update = Manifests::new(directory.path()).load().unwrap();
     assert_eq!(words(&update), "+web-1 +web-1-1");
     assert_eq!(

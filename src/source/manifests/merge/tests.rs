@@ -28,7 +28,7 @@ fn service(name: &str, cluster_ip: &str) -> String {
 
 /// The Services in force as words, such as `2a` for `a` at 10.0.0.2, in the order of their names.
 fn words(merged: &Merged) -> String {
-    let mut words: Vec<(String, String)> = merged.objects().map(word).collect();
+    let mut words: Vec<(String, String)> = merged.objects.values().map(|held| word(&held.object)).collect();
     words.sort();
     words.into_iter().map(|(name, version)| format!("{version}{name}")).collect::<Vec<_>>().join(" ")
 }
