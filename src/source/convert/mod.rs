@@ -1,8 +1,8 @@
 //! Kubernetes objects into state values: every optional field, every default and every reject is handled here
 //! and nowhere else, for all sources alike.
 //!
-//! A source deserializes into [`RawService`] or [`RawEndpointSlice`] and hands it to [`service`] or
-//! [`endpoint_slice`] with the [`Rules`] of where it came from. `Ok(None)` is an object that is not ipvsd's to
+//! A source deserializes into [`RawService`] or [`RawEndpointSlice`] and hands it to [`service()`] or
+//! [`endpoint_slice()`] with the [`Rules`] of where it came from. `Ok(None)` is an object that is not ipvsd's to
 //! proxy. An object is judged as a whole, and by the first thing that is wrong with it.
 
 mod address;

@@ -124,7 +124,6 @@ fn services_of_others_are_nothing() {
 
 /// A patch of the Service `web`, the field that is to blame and the message.
 fn bad_services() -> Vec<(Value, &'static str, &'static str)> {
-    let ports = |ports: Value| json!({ "spec": { "ports": ports } });
     let affinity = |seconds: Value| {
         let config = json!({ "clientIP": { "timeoutSeconds": seconds } });
         json!({ "spec": { "sessionAffinity": "ClientIP", "sessionAffinityConfig": config } })
@@ -179,6 +178,25 @@ fn bad_services() -> Vec<(Value, &'static str, &'static str)> {
             "status.loadBalancer.ingress[0].ipMode",
             "\"vip\" is not a mode: VIP and Proxy are",
         ),
+        (
+            json!({ "spec": { "sessionAffinity": "clientip" } }),
+            "spec.sessionAffinity",
+            "\"clientip\" is not an affinity: None and ClientIP are",
+        ),
+        (affinity(json!(0)), timeout, "0 is not a timeout: 1 to 86400 are"),
+        (affinity(json!(86_401)), timeout, "86401 is not a timeout: 1 to 86400 are"),
+        (
+            json!({ "metadata": { "annotations": { "ipvsd.io/scheduler": "" } } }),
+            "metadata.annotations[ipvsd.io/scheduler]",
+            "\"\" is not a scheduler name: 1 to 15 characters of a-z, 0-9, _ and - are",
+        ),
+    ]
+}
+
+/// The same for its ports.
+fn bad_ports() -> Vec<(Value, &'static str, &'static str)> {
+    let ports = |ports: Value| json!({ "spec": { "ports": ports } });
+    vec![
         (ports(json!([])), "spec.ports", "missing: a Service needs at least one port"),
         (ports(json!([{}])), "spec.ports[0].port", "missing"),
         (ports(json!([{ "port": 0 }])), "spec.ports[0].port", "0 is not a port: 1 to 65535 are"),
@@ -210,24 +228,12 @@ fn bad_services() -> Vec<(Value, &'static str, &'static str)> {
             "spec.ports[1].nodePort",
             "tcp node port 9 is taken by spec.ports[0]",
         ),
-        (
-            json!({ "spec": { "sessionAffinity": "clientip" } }),
-            "spec.sessionAffinity",
-            "\"clientip\" is not an affinity: None and ClientIP are",
-        ),
-        (affinity(json!(0)), timeout, "0 is not a timeout: 1 to 86400 are"),
-        (affinity(json!(86_401)), timeout, "86401 is not a timeout: 1 to 86400 are"),
-        (
-            json!({ "metadata": { "annotations": { "ipvsd.io/scheduler": "" } } }),
-            "metadata.annotations[ipvsd.io/scheduler]",
-            "\"\" is not a scheduler name: 1 to 15 characters of a-z, 0-9, _ and - are",
-        ),
     ]
 }
 
 #[test]
 fn a_bad_service_is_a_problem_that_names_the_field() {
-    for (patch, field, message) in bad_services() {
+    for (patch, field, message) in bad_services().into_iter().chain(bad_ports()) {
         let problem = read_service(&patch, Rules::Manifest).expect_err(&patch.to_string());
         assert_eq!((problem.field.as_str(), problem.message.as_str()), (field, message), "{patch}");
     }
