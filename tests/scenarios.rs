@@ -5,7 +5,8 @@
 //!
 //! - what happens: `node` (addresses; the first of each family is the primary one), `manifests` (all that the
 //!   directory holds from now on), `file NAME` (one more file in it), `foreign` and `schedulers` (what others made
-//!   and what the kernel can load), `connections` (what it counts: `KEY -> DESTINATION COUNT`), `after DURATION`;
+//!   and what the kernel can load), `connections` (what it counts: `KEY -> DESTINATION COUNT`), `after DURATION`,
+//!   `restart` (a new process on the same kernel and directory);
 //! - what is expected then, after one pass: `operations`, `kernel`, `problems`.
 
 #![allow(
@@ -71,6 +72,8 @@ fn play(name: &str, text: &str) -> String {
     out
 }
 
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A node with its kernel and its directory of manifests.
 struct Stage {
     directory: TempDir,
@@ -85,7 +88,7 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let options = Options { drain_timeout: Duration::from_secs(60), ..Options::default() };
+        let options = Options { drain_timeout: DRAIN_TIMEOUT, ..Options::default() };
         Self {
             manifests: Manifests::new(directory.path()),
             reconciler: Reconciler::new(FakeKernel::default(), Settings::default(), options),
@@ -107,6 +110,7 @@ impl Stage {
             "foreign" => self.kernel().foreign = body.lines().map(key).collect(),
             "schedulers" => self.kernel().schedulers = body.split_whitespace().map(|s| s.parse().unwrap()).collect(),
             "connections" => self.kernel().connections = body.lines().map(count).collect(),
+            "restart" => self.restart(),
             "after" => self.now += duration::parse(argument).unwrap(),
             _ => panic!("unknown section {heading:?}"),
         }
@@ -127,6 +131,18 @@ impl Stage {
         }
         let update = self.manifests.load().unwrap();
         self.reconciler.take(update.changes);
+        self.problems = update.problems;
+    }
+
+    /// A new process on the same node: what it knows it finds in the kernel and in the directory.
+    fn restart(&mut self) {
+        let node = self.reconciler.state().node().clone();
+        let options = Options { drain_timeout: DRAIN_TIMEOUT, ..Options::default() };
+        self.reconciler = Reconciler::new(self.reconciler.kernel().clone(), Settings::default(), options);
+        self.manifests = Manifests::new(self.directory.path());
+        self.now = Duration::ZERO;
+        let update = self.manifests.load().unwrap();
+        self.reconciler.take([Change::Node(node)].into_iter().chain(update.changes));
         self.problems = update.problems;
     }
 

@@ -20,6 +20,8 @@ pub struct Journal {
     failures: BTreeSet<String>,
     /// Why the kernel could not be read in the last pass.
     unread: Option<String>,
+    /// Virtual servers that stand only because of doubt.
+    inherited: usize,
     /// Whether it was said that the node does not forward IPv6.
     told_of_ipv6: bool,
 }
@@ -46,6 +48,11 @@ impl Journal {
     /// Says what a pass did, if it did anything or failed in a new way.
     pub fn note_pass(&mut self, report: &Report, took: Duration, owner: impl Fn(&Op) -> String) {
         self.note_unread(report);
+        if report.inherited > self.inherited {
+            let count = report.inherited;
+            warn!("{count} virtual servers from before the start stay: what was rejected may be theirs");
+        }
+        self.inherited = report.inherited;
         if report.changes() > 0 {
             let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
             info!(changes = report.changes(), draining = report.draining, milliseconds, "programmed: {report}");

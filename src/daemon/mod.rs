@@ -4,6 +4,7 @@
 
 mod journal;
 mod probe;
+mod service_manager;
 mod watch;
 mod wheel;
 
@@ -15,6 +16,7 @@ use crate::model::Op;
 use crate::reconcile::{Options, Reconciler, Report};
 use crate::state::{Change, Problem};
 use anyhow::Context;
+use service_manager::ServiceManager;
 use std::sync::mpsc;
 use std::thread;
 use tokio::runtime::{Builder, Runtime};
@@ -43,7 +45,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let wheel = thread::Builder::new().name("reconciler".into()).spawn(move || {
         // Dropped on every way out of the thread, which `end` sees.
         let _ended = ended;
-        wheel.run(&inbox);
+        wheel.run(&inbox, ServiceManager::find());
     })?;
     let watched = runtime.block_on(sources.watch(&sender, end));
     // If the wheel is gone already, joining it tells how.

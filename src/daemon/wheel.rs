@@ -1,6 +1,7 @@
 //! The thread that owns the reconciler: takes messages, turns the wheel when a pass is due, keeps the journal.
 
 use super::journal::Journal;
+use super::service_manager::ServiceManager;
 use crate::desired::Moment;
 use crate::kernel::{Kernel, sysctl};
 use crate::model::{Family, Op};
@@ -39,13 +40,14 @@ impl<K: Kernel> Wheel<K> {
     }
 
     /// Turns until [`Message::Stop`] comes or nobody can send any more.
-    pub fn run(mut self, inbox: &Receiver<Message>) {
+    pub fn run(mut self, inbox: &Receiver<Message>, mut manager: ServiceManager) {
         loop {
-            let mut next = inbox.recv_timeout(self.wait());
+            manager.alive();
+            let mut next = inbox.recv_timeout(self.wait().min(manager.patience()));
             // What waits in line is acted on in one pass.
             while let Ok(message) = next {
                 if !self.take(message) {
-                    return;
+                    return manager.stopping();
                 }
                 next = inbox.try_recv().map_err(|_| RecvTimeoutError::Timeout);
             }
@@ -53,7 +55,7 @@ impl<K: Kernel> Wheel<K> {
                 return;
             }
             if self.wait().is_zero() {
-                self.turn();
+                manager.passed(&self.turn());
             }
         }
     }

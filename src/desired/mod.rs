@@ -2,11 +2,13 @@
 //!
 //! [`endpoints`] chooses who gets traffic, [`frontends`] where it comes in, [`ipvs`] with which scheduler and
 //! persistence; [`part`] puts these together for one Service, [`plan`] folds the Services into one whole and settles
-//! who has an address that two want; [`drain`] keeps what goes until its connections are gone.
+//! who has an address that two want; [`drain`] keeps what goes until its connections are gone, [`inherited`] what an
+//! earlier process made and nobody can judge.
 
 pub mod drain;
 pub mod endpoints;
 pub mod frontends;
+pub mod inherited;
 pub mod ipvs;
 pub mod part;
 pub mod plan;
@@ -16,6 +18,7 @@ use crate::state::Scheduling;
 use std::collections::BTreeSet;
 
 pub use drain::{Drains, Moment};
+pub use inherited::Inherited;
 pub use plan::Plan;
 
 /// What the deciding depends on besides the cluster and the node.

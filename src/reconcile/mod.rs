@@ -8,13 +8,14 @@ pub mod pace;
 mod report;
 
 use crate::desired::drain::{Connections, Occasion};
-use crate::desired::{Drains, Moment, Plan, Settings};
+use crate::desired::{Drains, Inherited, Moment, Plan, Settings};
 use crate::diff::Steps;
 use crate::kernel::{Cause, Kernel, Observation, ObserveError, Scope};
 use crate::model::{Family, Op, RouteSpec, VirtualServerKey};
 use crate::state::{Change, ObjectRef, Origin, Problem, State};
 use pace::{Intervals, Pace};
 pub use report::Report;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub struct Reconciler<K> {
     settings: Settings,
     plan: Plan,
     drains: Drains,
+    /// What the first reading found, if the input was in doubt then and has been ever since; none before.
+    inherited: Option<Inherited>,
     pace: Pace,
     /// The kernel as last read, with what was applied since. Virtual servers and routes that are ours, and the
     /// keys of those that are not.
@@ -65,6 +68,7 @@ impl<K: Kernel> Reconciler<K> {
             settings,
             plan: Plan::default(),
             drains: Drains::default(),
+            inherited: None,
             pace: Pace::new(options.intervals),
             found: Observation::default(),
             schedulers_again: Moment::ZERO,
@@ -76,6 +80,9 @@ impl<K: Kernel> Reconciler<K> {
         for change in changes {
             if matches!(&change, Change::Node(node) if node != self.state.node()) {
                 // With an address go the routes that prefer it as their source: the kernel drops them unasked.
+                self.pace.read_soon();
+            }
+            if change == Change::Doubt(false) {
                 self.pace.read_soon();
             }
             self.state.apply(change);
@@ -94,6 +101,8 @@ impl<K: Kernel> Reconciler<K> {
             Err(error) => Report { unread: Some(error), ..Report::default() },
         };
         report.draining = self.drains.len();
+        let inherited = self.inherited.iter().flat_map(Inherited::keys);
+        report.inherited = inherited.filter(|key| self.plan.virtual_server(key).is_none()).count();
         self.pace.passed(report.outcome(), now);
         report
     }
@@ -134,9 +143,18 @@ impl<K: Kernel> Reconciler<K> {
         &mut self.kernel
     }
 
+    /// The input as it is known.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
     fn read(&mut self, now: Moment) -> Result<Reading, ObserveError> {
         if self.pace.reading_is_due(now) {
             self.found = self.read_all()?;
+            if !self.state.is_in_doubt() {
+                self.inherited = Some(Inherited::default());
+            }
+            self.inherited.get_or_insert_with(|| Inherited::from(&self.found.model));
             if self.schedulers_again <= now && !self.settings.unavailable.is_empty() {
                 let again = std::mem::take(&mut self.settings.unavailable);
                 self.state.touch(|service| service.scheduling.is_some_and(|own| again.contains(&own.scheduler)));
@@ -226,7 +244,12 @@ impl<K: Kernel> Reconciler<K> {
                 _ => None,
             };
             let occasion = Occasion { now, timeout: self.options.drain_timeout, counted };
-            let kept = self.drains.keep(*key, (self.plan.virtual_server(key), found), occasion);
+            let planned = self.plan.virtual_server(key);
+            let wanted = match &self.inherited {
+                Some(inherited) => inherited.complete(key, planned),
+                None => planned.map(Cow::Borrowed),
+            };
+            let kept = self.drains.keep(*key, (wanted.as_deref(), found), occasion);
             served.extend(kept.as_ref().and_then(|_| key.address()));
             steps.virtual_server(*key, kept.as_deref(), found);
         }

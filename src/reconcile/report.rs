@@ -19,6 +19,8 @@ pub struct Report {
     pub read_all: bool,
     /// Whether the kernel turned out to be other than it was thought to be, without anything failing.
     pub surprised: bool,
+    /// How many virtual servers stand only because the input is in doubt since the start.
+    pub inherited: usize,
     /// How many destinations are departing after the pass.
     pub draining: usize,
 }

@@ -18,6 +18,8 @@ pub enum Change {
     EndpointSliceGone(ObjectName),
     /// The node's facts, whole.
     Node(Node),
+    /// Whether the input may hold objects that cannot be read and of which no good version is known.
+    Doubt(bool),
 }
 
 /// Everything known about the cluster and this node.
@@ -31,6 +33,8 @@ pub struct State {
     slices_of: HashMap<ObjectName, Vec<ObjectName>>,
     /// This node's facts as last told.
     node: Node,
+    /// Whether there may be objects that nobody knows, as last told.
+    in_doubt: bool,
     /// Services to look at again; emptied by [`State::take_dirty`].
     dirty: BTreeSet<ObjectName>,
 }
@@ -48,6 +52,7 @@ impl State {
             Change::EndpointSlice(slice) => self.put_slice(slice),
             Change::EndpointSliceGone(name) => self.remove_slice(&name),
             Change::Node(node) => self.put_node(node),
+            Change::Doubt(in_doubt) => self.in_doubt = in_doubt,
         }
     }
 
@@ -64,6 +69,11 @@ impl State {
     /// The node's facts.
     pub fn node(&self) -> &Node {
         &self.node
+    }
+
+    /// Whether there may be Services or EndpointSlices that are not here because they could never be read.
+    pub fn is_in_doubt(&self) -> bool {
+        self.in_doubt
     }
 
     /// Makes every Service dirty that `affected` picks, because something outside the store changed for them.

@@ -19,6 +19,7 @@ mod network;
 mod node;
 mod program;
 mod record;
+mod service;
 mod smoke;
 mod traffic;
 mod traffic_changes;
@@ -50,6 +51,7 @@ fn trials() -> Vec<Trial> {
         network::trials(),
         node::trials(),
         record::trials(),
+        service::trials(),
         smoke::trials(),
         traffic::trials(),
         traffic_changes::trials(),

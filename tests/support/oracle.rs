@@ -23,6 +23,7 @@ impl Cluster {
             Change::EndpointSlice(slice) => drop(self.slices.insert(slice.name.clone(), slice)),
             Change::EndpointSliceGone(name) => drop(self.slices.remove(&name)),
             Change::Node(node) => self.node = node,
+            Change::Doubt(_) => {}
         }
     }
 

@@ -122,7 +122,6 @@ fn services_of_others_are_nothing() {
     }
 }
 
-/// A patch of the Service `web`, the field that is to blame and the message.
 /// What to change in a good object, the field that is to blame then, and the message.
 type Bad = (Value, &'static str, &'static str);
 

@@ -14,6 +14,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub struct Merged {
     objects: HashMap<ObjectRef, Held>,
+    /// Whether some object may be missing because it could never be read.
+    in_doubt: bool,
     /// Everything that is wrong now, in the order of files and documents.
     pub problems: Vec<Problem>,
 }
@@ -37,7 +39,8 @@ impl Merged {
         let mut come: Vec<&Held> =
             next.objects.iter().filter(|(name, held)| is_new(*name, held)).map(|(_, held)| held).collect();
         come.sort_unstable_by_key(|held| held.place);
-        gone.chain(come.into_iter().map(|held| held.object.arrival())).collect()
+        let doubt = (self.in_doubt != next.in_doubt).then_some(Change::Doubt(next.in_doubt));
+        gone.chain(come.into_iter().map(|held| held.object.arrival())).chain(doubt).collect()
     }
 
     fn hold(&mut self, name: ObjectRef, object: Object, file: &Arc<str>) {
@@ -80,7 +83,7 @@ struct Merge<'a> {
 
 impl<'a> Merge<'a> {
     fn new(previous: &'a Merged, size: usize) -> Self {
-        let next = Merged { objects: HashMap::with_capacity(size), problems: Vec::new() };
+        let next = Merged { objects: HashMap::with_capacity(size), ..Merged::default() };
         Self { previous, next, claimed: HashMap::new(), unclear: HashSet::new(), unclear_names: HashSet::new() }
     }
 
@@ -95,10 +98,11 @@ impl<'a> Merge<'a> {
             Entry::NotOurs(name, origin) => _ = self.claim(name, origin),
             Entry::Bad(name, problem) => {
                 self.next.problems.push(Problem::clone(problem));
-                if self.claim(name, &problem.origin)
-                    && let Some(held) = self.previous.objects.get(name)
-                {
-                    self.next.hold(name.clone(), held.object.clone(), file);
+                if self.claim(name, &problem.origin) {
+                    match self.previous.objects.get(name) {
+                        Some(held) => self.next.hold(name.clone(), held.object.clone(), file),
+                        None => self.next.in_doubt = true,
+                    }
                 }
             }
             Entry::Unclear(problem, doubt) => {
@@ -141,6 +145,7 @@ impl<'a> Merge<'a> {
         if self.unclear.is_empty() && self.unclear_names.is_empty() {
             return;
         }
+        self.next.in_doubt = true;
         let mut kept: Vec<(&ObjectRef, &Held)> = self.previous.objects.iter().collect();
         kept.retain(|(name, held)| self.first(name).is_none() && self.in_doubt(name, held));
         kept.sort_unstable_by_key(|(_, held)| held.place);

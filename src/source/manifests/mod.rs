@@ -1,12 +1,13 @@
 //! A directory of manifests as a source: read it, read it again after a change, and tell what differs.
 //!
-//! [`Manifests::load`] is one reading. It reads and parses only files that changed (`files`), turns each
-//! into objects and problems (`parse`), and merges them with what was in force (`merge`). [`Watch`] tells when
+//! [`Manifests::load`] is one reading. It reads and parses only files that changed, turns each into objects
+//! and problems (`parse`), and merges them with what was in force (`merge`). [`Watch`] tells when
 //! to read again; it is the only part that needs tokio.
 
 mod contents;
 mod documents;
 mod files;
+mod kinds;
 mod merge;
 mod parallel;
 mod parse;

@@ -2,6 +2,7 @@
 
 use super::contents::{Doubt, Entry, File, Object};
 use super::documents::{Document, documents, lines_before};
+use super::kinds::{CORE, DISCOVERY, Identity, doubt, list_of, stranger};
 use super::parallel::in_parallel;
 use crate::source::convert::{self, DEFAULT_NAMESPACE, RawEndpointSlice, RawService, Rules};
 use crate::state::{ObjectName, ObjectRef, Origin, Problem};
@@ -9,30 +10,6 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use serde_saphyr::{Options, RenderOptions, SnippetMode, UserMessageFormatter};
 use std::sync::Arc;
-
-const CORE: &str = "v1";
-const DISCOVERY: &str = "discovery.k8s.io/v1";
-
-/// The other kinds of the API group `v1`, a closed list. A ServiceAccount that shares its name with a Service is
-/// common, and is no misspelt Service.
-const OTHER_CORE_KINDS: [&str; 16] = [
-    "Binding",
-    "ComponentStatus",
-    "ConfigMap",
-    "Endpoints",
-    "Event",
-    "LimitRange",
-    "Namespace",
-    "Node",
-    "PersistentVolume",
-    "PersistentVolumeClaim",
-    "Pod",
-    "PodTemplate",
-    "ReplicationController",
-    "ResourceQuota",
-    "Secret",
-    "ServiceAccount",
-];
 
 /// A file as it was found.
 #[derive(Clone, Debug)]
@@ -190,7 +167,9 @@ impl Reader<'_> {
         place: &str,
         convert: impl FnOnce(&R, &Origin) -> Result<Option<Object>, Problem>,
     ) -> Result<Option<Object>, Problem> {
-        let raw = serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| {
+        let value = Value::Object(fields);
+        // Keeping track of the path costs as much as the rest, so it is done only when there is one to tell.
+        let raw = R::deserialize(&value).or_else(|_| serde_path_to_error::deserialize(&value)).map_err(|error| {
             let field = Some(error.path().to_string()).filter(|path| path != ".").unwrap_or_default();
             self.problem(within(place, &field), error.into_inner().to_string())
         });
@@ -224,60 +203,10 @@ impl Reader<'_> {
     }
 }
 
-/// What an object says of its type.
-#[derive(Clone, Copy, Default)]
-struct Identity {
-    api_version: Option<&'static str>,
-    kind: Option<&'static str>,
-}
-
-/// What the items of a list are where they do not say so, if `fields` is a list. The API server's own lists,
-/// such as `kubectl get -o yaml --raw` prints, leave it out.
-fn list_of(fields: &Map<String, Value>) -> Option<Identity> {
-    let text = |key: &str| fields.get(key).and_then(Value::as_str);
-    match (text("apiVersion")?, text("kind")?) {
-        (CORE, "List") => Some(Identity::default()),
-        (CORE, "ServiceList") => Some(Identity { api_version: Some(CORE), kind: Some("Service") }),
-        (DISCOVERY, "EndpointSliceList") => {
-            Some(Identity { api_version: Some(DISCOVERY), kind: Some("EndpointSlice") })
-        }
-        _ => None,
-    }
-}
-
 fn name(fields: &Map<String, Value>) -> Option<ObjectName> {
     let metadata = fields.get("metadata")?;
     let text = |key: &str| metadata.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
     Some(ObjectName::new(text("namespace").unwrap_or(DEFAULT_NAMESPACE), text("name")?))
-}
-
-/// The field and the message for an object that ipvsd does not read.
-fn stranger(api_version: Option<&str>, kind: Option<&str>, name: Option<&ObjectName>) -> (&'static str, String) {
-    let read = "ipvsd reads Service and List of v1, and EndpointSlice of discovery.k8s.io/v1";
-    let name = name.map(|name| format!(" {name}")).unwrap_or_default();
-    match (api_version, kind) {
-        (_, None) => ("kind", format!("missing: {read}")),
-        (None, Some(kind)) => ("apiVersion", format!("missing, for {kind}{name}: {read}")),
-        (Some(version), Some(kind @ ("Service" | "EndpointSlice"))) => {
-            ("apiVersion", format!("{kind}{name} of {version} is not read: {read}"))
-        }
-        (Some(version), Some(kind)) => ("kind", format!("{kind}{name} of {version} is not read: {read}")),
-    }
-}
-
-/// A slip in the kind or version of a Service must not take down its VIP, and a Deployment in the same file must
-/// not keep a Service that was removed.
-fn doubt(api_version: Option<&str>, kind: Option<&str>, name: Option<ObjectName>) -> Doubt {
-    let other = match (api_version, kind) {
-        (Some(CORE), Some(kind)) => OTHER_CORE_KINDS.contains(&kind),
-        (_, Some("Service" | "EndpointSlice")) | (None, _) | (_, None) | (Some(DISCOVERY), _) => false,
-        (Some(_), Some(_)) => true,
-    };
-    match name {
-        _ if other => Doubt::Nothing,
-        Some(name) => Doubt::Named(name),
-        None => Doubt::AnyOfTheFile,
-    }
 }
 
 fn not_a_mapping(value: &Value) -> String {

@@ -41,6 +41,7 @@ fn words(update: &Update) -> String {
         Change::Service(service) => format!("+{}", service.name.name),
         Change::EndpointSlice(slice) => format!("+{}", slice.name.name),
         Change::ServiceGone(name) | Change::EndpointSliceGone(name) => format!("-{}", name.name),
+        Change::Doubt(in_doubt) => format!("doubt={in_doubt}"),
         Change::Node(_) => panic!("manifests know no node"),
     };
     update.changes.iter().map(word).collect::<Vec<_>>().join(" ")
@@ -96,7 +97,7 @@ fn a_file_that_cannot_be_read_costs_no_other() {
     nix::unistd::mkfifo(&path("fifo.yaml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     fs::File::create(path("huge.yaml")).unwrap().set_len(files::FILE_SIZE_MAX + 1).unwrap();
     let update = Manifests::new(directory.path()).load().unwrap();
-    assert_eq!(words(&update), "+web-1 +web-1-1");
+    assert_eq!(words(&update), "+web-1 +web-1-1 doubt=true");
     assert_eq!(
         problems(&update, &directory),
         [
@@ -117,9 +118,10 @@ fn an_unreadable_file_keeps_its_objects() {
     manifests.load().unwrap();
     fs::write(directory.path().join("a.yaml"), b"\xff").unwrap();
     let update = manifests.load().unwrap();
-    assert_eq!((words(&update), update.problems.len()), (String::new(), 1));
+    assert_eq!((words(&update).as_str(), update.problems.len()), ("doubt=true", 1));
     fs::write(directory.path().join("a.yaml"), pair(1)).unwrap();
-    assert_eq!(manifests.load().unwrap(), Update::default());
+    let update = manifests.load().unwrap();
+    assert_eq!((words(&update).as_str(), update.problems.len()), ("doubt=false", 0));
 }
 
 #[test]
@@ -190,6 +192,26 @@ proptest! {
         for (bytes, name) in files.iter().zip(["a.yaml", "b.yml", "c.json"]) {
             fs::write(directory.path().join(name), bytes).unwrap();
         }
-        prop_assert_eq!(Manifests::new(directory.path()).load().unwrap().changes, vec![]);
+        let changes = Manifests::new(directory.path()).load().unwrap().changes;
+        prop_assert!(changes.iter().all(|change| matches!(change, Change::Doubt(true))), "{:?}", changes);
+    }
+}
+
+#[test]
+fn doubt_is_about_objects_of_which_no_good_version_is_known() {
+    let bad = pair(1).replace("port: 80", "port: 80000");
+    let cases = [
+        ("a bad object that was never good", "", bad.as_str(), "doubt=true"),
+        ("a bad object that was good before", &pair(1), &bad, ""),
+        ("what cannot be read", "", "a: [", "doubt=true"),
+        ("a misspelt kind", "", "{apiVersion: v1, kind: Servise, metadata: {name: web}}", "doubt=true"),
+        ("another kind", "", "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}}", ""),
+    ];
+    for (case, before, now, expected) in cases {
+        let directory = directory(&[("a.yaml", before)]);
+        let mut manifests = Manifests::new(directory.path());
+        manifests.load().unwrap();
+        fs::write(directory.path().join("a.yaml"), now).unwrap();
+        assert_eq!(words(&manifests.load().unwrap()), expected, "{case}");
     }
 }

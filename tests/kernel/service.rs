@@ -1,0 +1,97 @@
+//! The daemon as a service: what it tells the service manager, and the rights that `systemd/ipvsd.service` leaves it.
+
+use crate::lab::{run, trial};
+use crate::program::{IPVSD, ipvsd, rules, service, stdout};
+use libtest_mimic::Trial;
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+/// This subject's tests.
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("service::the_service_manager_hears_of_ready_alive_and_stopping", service_manager),
+        trial("service::with_no_right_but_to_the_network_it_does_all_its_work", least_privilege),
+    ]
+}
+
+/// The user `nobody`, with the one capability of the unit.
+const SETPRIV: [&str; 7] = [
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    "--inh-caps=-all,+net_admin",
+    "--ambient-caps=-all,+net_admin",
+    "--bounding-set=-all,+net_admin",
+    "--no-new-privs",
+];
+
+fn service_manager() {
+    let directory = tempfile::tempdir().unwrap();
+    let address = directory.path().join("notify");
+    let manager = UnixDatagram::bind(&address).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    fs::write(directory.path().join("a.yaml"), service(0, &[1])).unwrap();
+    let mut daemon = Command::new(IPVSD)
+        .args(["run", "--manifests", directory.path().to_str().unwrap()])
+        .env("NOTIFY_SOCKET", &address)
+        .env("WATCHDOG_USEC", "400000")
+        .spawn()
+        .unwrap();
+    wait_for(&manager, "READY=1");
+    assert_eq!(rules().len(), 2, "ready means programmed");
+    wait_for(&manager, "WATCHDOG=1");
+    wait_for(&manager, "WATCHDOG=1");
+    stop(&mut daemon);
+    wait_for(&manager, "STOPPING=1");
+    assert!(daemon.wait().unwrap().success());
+    assert_eq!(rules().len(), 2, "the kernel stays as it is");
+}
+
+fn wait_for(manager: &UnixDatagram, word: &str) {
+    let mut message = [0; 512];
+    loop {
+        let length = manager.recv(&mut message).unwrap_or_else(|error| panic!("no {word}: {error}"));
+        if String::from_utf8_lossy(&message[..length]).lines().any(|line| line == word) {
+            return;
+        }
+    }
+}
+
+fn stop(daemon: &mut Child) {
+    run("kill", &["-TERM", &daemon.id().to_string()]);
+}
+
+fn least_privilege() {
+    let directory = tempfile::Builder::new().permissions(open_to_all()).tempdir().unwrap();
+    let path = directory.path().to_str().unwrap();
+    fs::write(directory.path().join("a.yaml"), service(0, &[1, 2])).unwrap();
+    let as_nobody = |arguments: &[&str]| {
+        let arguments = [&SETPRIV[..], &[IPVSD], arguments].concat();
+        Command::new("setpriv").args(arguments).output().unwrap()
+    };
+    // As under ProtectKernelTunables: sysctls must be right already.
+    let protect = || run("mount", &["--bind", "-o", "ro", "/proc/sys", "/proc/sys"]);
+    protect();
+    let refused = as_nobody(&["run", "--once", "--manifests", path]);
+    assert_eq!(refused.status.code(), Some(2));
+    let errors = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(errors.contains("net/ipv4/") && errors.contains("set it on the host"), "{errors}");
+
+    run("umount", &["/proc/sys"]);
+    let settings = include_str!("../../systemd/sysctl.d/60-ipvsd.conf").lines().filter(|line| line.starts_with("net."));
+    for (path, value) in settings.filter_map(|line| line.split_once(" = ")) {
+        fs::write(format!("/proc/sys/{}", path.replace('.', "/")), value).unwrap();
+    }
+    protect();
+    stdout(&as_nobody(&["run", "--once", "--manifests", path]), 0);
+    assert_eq!(rules().len(), 3);
+    assert_eq!(stdout(&as_nobody(&["diff", "--manifests", path]), 0), "");
+    assert_eq!(stdout(&as_nobody(&["list"]), 0), stdout(&ipvsd(&["list"]), 0));
+    assert_eq!(stdout(&as_nobody(&["cleanup"]), 0), "remove route: 1, remove virtual server: 1\n");
+}
+
+fn open_to_all() -> fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o755)
+}
