@@ -2,10 +2,12 @@
 
 use crate::lab::{run, trial};
 use crate::program::{IPVSD, ipvsd, rules, service, stdout};
+use ipvsd::demo::daemon::Daemon;
+use ipvsd::demo::namespace::Namespace;
 use libtest_mimic::Trial;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::Duration;
 
 /// This subject's tests.
@@ -33,19 +35,16 @@ fn service_manager() {
     let manager = UnixDatagram::bind(&address).unwrap();
     manager.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     fs::write(directory.path().join("a.yaml"), service(0, &[1])).unwrap();
-    let mut daemon = Command::new(IPVSD)
-        .args(["run", "--manifests", directory.path().to_str().unwrap()])
-        .env("NOTIFY_SOCKET", &address)
-        .env("WATCHDOG_USEC", "400000")
-        .spawn()
-        .unwrap();
+    let mut command = Command::new(IPVSD);
+    command.args(["run", "--manifests", directory.path().to_str().unwrap()]);
+    command.env("NOTIFY_SOCKET", &address).env("WATCHDOG_USEC", "400000");
+    let daemon = Daemon::start(&Namespace::here().unwrap(), &mut command, &directory.path().join("log")).unwrap();
     wait_for(&manager, "READY=1");
     assert_eq!(rules().len(), 2, "ready means programmed");
     wait_for(&manager, "WATCHDOG=1");
     wait_for(&manager, "WATCHDOG=1");
-    stop(&mut daemon);
+    assert!(daemon.stop().unwrap().success());
     wait_for(&manager, "STOPPING=1");
-    assert!(daemon.wait().unwrap().success());
     assert_eq!(rules().len(), 2, "the kernel stays as it is");
 }
 
@@ -57,10 +56,6 @@ fn wait_for(manager: &UnixDatagram, word: &str) {
             return;
         }
     }
-}
-
-fn stop(daemon: &mut Child) {
-    run("kill", &["-TERM", &daemon.id().to_string()]);
 }
 
 fn least_privilege() {

@@ -5,12 +5,9 @@ use super::{
     service, subject,
 };
 use crate::kernel::netlink::Malformed;
-use crate::kernel::netlink::decode::{attributes, text_of, u8_of, u16_of, u32_of, u64_of};
+use crate::kernel::netlink::decode::{attributes, generic_attributes, text_of, u8_of, u16_of, u32_of, u64_of};
 use crate::model::{DestinationKey, Family};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-/// `sizeof(struct genlmsghdr)` (linux/genetlink.h).
-const HEADER: usize = 4;
 
 /// Reads a service out of the payload of an answer to `IPVS_CMD_GET_SERVICE`.
 ///
@@ -89,9 +86,10 @@ pub fn destination(payload: &[u8], family: Family) -> Result<DestinationEntry, M
 /// A number is too short.
 pub fn info(payload: &[u8]) -> Result<Info, Malformed> {
     let mut info = Info { version: 0, connection_table_size: 0 };
-    for attribute in attributes(payload.get(HEADER..).unwrap_or_default()) {
+    for attribute in generic_attributes(payload) {
         let attribute = attribute?;
         match attribute.kind {
+            // IPVS_INFO_ATTR_VERSION and IPVS_INFO_ATTR_CONN_TAB_SIZE (linux/ip_vs.h)
             1 => info.version = u32_of(attribute.value)?,
             2 => info.connection_table_size = u32_of(attribute.value)?,
             _ => {}
@@ -102,7 +100,7 @@ pub fn info(payload: &[u8]) -> Result<Info, Malformed> {
 
 /// The attributes of the object that a message is about.
 fn body(payload: &[u8], subject: u16) -> Result<&[u8], Malformed> {
-    for attribute in attributes(payload.get(HEADER..).unwrap_or_default()) {
+    for attribute in generic_attributes(payload) {
         let attribute = attribute?;
         if attribute.kind == subject {
             return Ok(attribute.value);

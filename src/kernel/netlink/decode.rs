@@ -61,6 +61,12 @@ pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = Result<Attribute<'_>, Ma
     })
 }
 
+/// The attributes of a message of generic netlink, behind its header: `struct genlmsghdr` (linux/genetlink.h), four
+/// bytes.
+pub fn generic_attributes(payload: &[u8]) -> impl Iterator<Item = Result<Attribute<'_>, Malformed>> {
+    attributes(payload.get(4..).unwrap_or_default())
+}
+
 /// Applies `next` to what is left of `bytes` until nothing is left or it fails.
 fn split<'a, T>(
     bytes: &'a [u8],

@@ -1,6 +1,6 @@
 //! Asks generic netlink for the number that this kernel gave to a family.
 
-use super::decode::{Malformed, attributes, u16_of};
+use super::decode::{Malformed, generic_attributes, u16_of};
 use super::socket::{Answer, Socket};
 use crate::kernel::Errno;
 use neli::consts::genl::{CtrlAttr, CtrlCmd};
@@ -8,9 +8,6 @@ use neli::consts::nl::GenlId;
 
 /// The version of the controller's protocol that asks for one family by name (linux/genetlink.h).
 const VERSION: u8 = 2;
-
-/// `sizeof(struct genlmsghdr)` (linux/genetlink.h).
-const HEADER: usize = 4;
 
 /// Why a family's number is not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +54,7 @@ pub fn look_up(socket: &mut Socket, name: &str) -> Result<u16, FamilyError> {
 /// # Errors
 /// There is none.
 pub fn number(payload: &[u8]) -> Result<u16, FamilyError> {
-    for attribute in attributes(payload.get(HEADER..).unwrap_or_default()) {
+    for attribute in generic_attributes(payload) {
         let attribute = attribute?;
         if attribute.kind == u16::from(CtrlAttr::FamilyId) {
             return Ok(u16_of(attribute.value)?);
