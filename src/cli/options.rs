@@ -54,3 +54,53 @@ fn positive_duration(text: &str) -> Result<Duration, String> {
         other => other.map_err(|error| error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SchedulerFlags;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        proxy: ProxyOptions,
+    }
+
+    fn resolved(flags: &str) -> Result<Config, clap::Error> {
+        let words = ["ipvsd", "--manifests", "dir"].into_iter().chain(flags.split_whitespace());
+        Line::try_parse_from(words).map(|line| line.proxy.resolve())
+    }
+
+    #[test]
+    fn without_flags_it_is_round_robin_every_half_minute_and_a_drain_of_fifteen() {
+        for flags in ["", "--ipvs-scheduler="] {
+            let Config { manifests, settings, options } = resolved(flags).unwrap();
+            assert_eq!((manifests, settings), (PathBuf::from("dir"), Settings::default()));
+            assert_eq!(options.intervals, Intervals::default());
+            assert_eq!(options.drain_timeout, Duration::from_secs(900));
+        }
+    }
+
+    #[test]
+    fn flags_become_settings() {
+        let flags = "--ipvs-scheduler mh --ipvs-sync-period 1m30s --ipvs-min-sync-period 250ms --drain-timeout 0";
+        let Config { settings, options, .. } = resolved(flags).unwrap();
+        assert_eq!(settings.scheduling.scheduler, SchedulerName::MH);
+        assert_eq!(settings.scheduling.flags, SchedulerFlags::PORT, "mh hashes the port too unless told not to");
+        assert_eq!((options.intervals.resync, options.intervals.rest.as_millis()), (Duration::from_secs(90), 250));
+        assert_eq!(options.drain_timeout, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_its_flag() {
+        for (flags, message) in [
+            ("--ipvs-sync-period 0", "must be longer than 0"),
+            ("--ipvs-sync-period 5", "\"5\" is not a duration: write 30s, 1m30s, 250ms or 0"),
+            ("--ipvs-scheduler RR", "\"RR\" is not a scheduler name: 1 to 15 characters of a-z, 0-9, _ and - are"),
+        ] {
+            let error = resolved(flags).unwrap_err().to_string();
+            assert!(error.contains(flags.split(' ').next().unwrap()) && error.contains(message), "{error}");
+        }
+    }
+}

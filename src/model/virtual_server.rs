@@ -267,7 +267,7 @@ impl SchedulerName {
     /// Maglev hashing.
     pub const MH: Self = Self::literal(b"mh");
     /// Source hashing.
-    pub const SH: Self = Self::literal(b"sh");
+    const SH: Self = Self::literal(b"sh");
 
     #[expect(clippy::indexing_slicing, reason = "a const fn can only index; every caller's name is 15 bytes at most")]
     const fn literal(name: &[u8]) -> Self {

@@ -60,9 +60,9 @@ pub struct Pace {
 
 impl Pace {
     /// The wait after a first failure. Most are races that a fresh reading settles.
-    pub const FIRST_RETRY: Duration = Duration::from_millis(100);
+    const FIRST_RETRY: Duration = Duration::from_millis(100);
     /// The longest wait between attempts.
-    pub const LONGEST_RETRY: Duration = Duration::from_secs(30);
+    const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
     /// A pace whose first reading is due at once.
     pub fn new(intervals: Intervals) -> Self {

@@ -7,7 +7,7 @@ use netlink_packet_core::{NLA_F_NESTED, NLM_F_ACK, NLM_F_REQUEST};
 pub const MAX_MESSAGES: usize = 256;
 
 /// The bytes of one send. A send above the socket's send buffer (208 KiB by default) is refused as a whole.
-pub const MAX_BYTES: usize = 128 * 1024;
+const MAX_BYTES: usize = 128 * 1024;
 
 /// No message of ours is longer: what may still be added when a batch is not full.
 const LONGEST_MESSAGE: usize = 1024;
