@@ -32,7 +32,7 @@ impl Journal {
         let now: BTreeSet<_> = now.into_iter().collect();
         for problem in now.difference(&self.problems) {
             self.problems_ever += 1;
-            warn!(standing = now.len(), ever = self.problems_ever, "rejected: {problem}");
+            warn!(standing = now.len(), ever = self.problems_ever, "problem: {problem}");
         }
         for problem in self.problems.difference(&now) {
             info!(standing = now.len(), "no longer: {problem}");
@@ -49,8 +49,8 @@ impl Journal {
     pub fn note_pass(&mut self, report: &Report, took: Duration, owner: impl Fn(&Op) -> String) {
         self.note_unread(report);
         if report.inherited > self.inherited {
-            let count = report.inherited;
-            warn!("{count} virtual servers from before the start stay: what was rejected may be theirs");
+            let kept = report.inherited;
+            warn!(kept, "virtual servers from before the start stay, because what cannot be read may be theirs");
         }
         self.inherited = report.inherited;
         if report.changes() > 0 {

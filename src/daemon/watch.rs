@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::source::manifests::{Manifests, Watch};
 use crate::source::node::NodeWatch;
 use anyhow::Context;
+use std::error::Error;
 use std::sync::mpsc::Sender;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,8 +19,8 @@ pub struct Sources {
     manifests: Manifests,
     files: Watch,
     node: NodeWatch,
-    /// Why the directory could not be read the last time, so that it is said once.
-    unreadable: Option<String>,
+    manifest_trouble: Trouble,
+    node_trouble: Trouble,
 }
 
 impl Sources {
@@ -27,7 +28,9 @@ impl Sources {
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let node = NodeWatch::open().await.context("cannot follow this node's addresses")?;
         let files = Watch::new(&config.manifests);
-        Ok(Self { manifests: Manifests::new(&config.manifests), files, node, unreadable: None })
+        let (manifest_trouble, node_trouble) =
+            (Trouble::with("the directory of manifests"), Trouble::with("this node's network"));
+        Ok(Self { manifests: Manifests::new(&config.manifests), files, node, manifest_trouble, node_trouble })
     }
 
     /// The first reading of everything.
@@ -57,33 +60,41 @@ impl Sources {
         }
     }
 
-    /// What cannot be read changes nothing.
     fn read_manifests(&mut self) -> Option<Message> {
-        match self.manifests.load() {
-            Ok(update) => {
-                if self.unreadable.take().is_some() {
-                    info!("the directory of manifests can be read again");
-                }
-                Some(Message::Manifests(update.changes, update.problems))
-            }
-            Err(error) => {
-                let text = error_with_causes(&error);
-                if self.unreadable.as_ref() != Some(&text) {
-                    warn!("what was read before stays in force: {text}");
-                }
-                self.unreadable = Some(text);
-                None
-            }
-        }
+        let update = self.manifest_trouble.note(self.manifests.load())?;
+        Some(Message::Manifests(update.changes, update.problems))
     }
 
     async fn read_node(&mut self) -> Option<Message> {
-        match self.node.read().await {
-            Ok(node) => Some(Message::Node(node)),
-            Err(error) => {
-                warn!("this node's addresses are taken to be what they were: {}", error_with_causes(&error));
-                None
-            }
+        let node = self.node_trouble.note(self.node.read().await)?;
+        Some(Message::Node(node))
+    }
+}
+
+/// The trouble with reading a source, said once when it comes and once when it goes. What cannot be read changes
+/// nothing.
+#[derive(Debug)]
+struct Trouble {
+    /// What is read.
+    what: &'static str,
+    /// Why it could not be read the last time.
+    said: Option<String>,
+}
+
+impl Trouble {
+    fn with(what: &'static str) -> Self {
+        Self { what, said: None }
+    }
+
+    fn note<T, E: Error>(&mut self, reading: Result<T, E>) -> Option<T> {
+        let now = reading.as_ref().err().map(|error| error_with_causes(error));
+        if let Some(text) = now.as_ref().filter(|_| now != self.said) {
+            warn!("what {} said before stays in force: {text}", self.what);
         }
+        if now.is_none() && self.said.is_some() {
+            info!("{} can be read again", self.what);
+        }
+        self.said = now;
+        reading.ok()
     }
 }

@@ -28,7 +28,7 @@ fn twenty_services() {
     let output = ipvsd(&["run", "--once", "--manifests", TWENTY]);
     stdout(&output, 1);
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(errors.matches("rejected").count(), 1, "{errors}");
+    assert_eq!(errors.matches("problem: ").count(), 1, "{errors}");
     let missing = "03-scheduling.yml, document 12: Service default/s20-scheduler-nobody-has: \
                    metadata.annotations[ipvsd.io/scheduler]: the kernel cannot load the scheduler nobody";
     assert!(errors.contains(missing), "{errors}");
@@ -153,7 +153,7 @@ fn unreadable_directory() {
     daemon.wait_for("programmed");
     let before = rules();
     fs::rename(&path, directory.path().join("away")).expect("ours");
-    let warning = daemon.wait_for("what was read before stays in force");
+    let warning = daemon.wait_for("what the directory of manifests said before stays in force");
     assert!(warning.contains("No such file or directory"), "it says why: {warning}");
     assert_eq!(rules(), before);
     fs::rename(directory.path().join("away"), &path).expect("ours");
