@@ -1,15 +1,17 @@
 //! `ipvsd cleanup`: leaves the kernel without anything of ours.
 
-use super::NO;
+use super::{NO, complain};
 use crate::daemon;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// Removes what is ours and says how much it was.
 pub fn run() -> anyhow::Result<ExitCode> {
     let report = daemon::cleanup()?;
-    println!("{report}");
+    // What was done is done, whether or not it can be told.
+    _ = writeln!(io::stdout(), "{report}");
     for (op, cause) in &report.failed {
-        eprintln!("ipvsd: {op}: {cause}");
+        complain(format_args!("{op}: {cause}"));
     }
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
 }

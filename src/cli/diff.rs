@@ -1,11 +1,12 @@
 //! `ipvsd diff`: what `run` would change, on stdout, one operation a line; and what is wrong with the input, on
 //! stderr.
 
-use super::NO;
 use super::options::ProxyOptions;
+use super::{NO, complain};
 use crate::daemon;
+use crate::model::Op;
 use clap::Args;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 /// Flags of `ipvsd diff`.
@@ -19,12 +20,20 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let (ops, problems) = daemon::preview(&arguments.proxy.resolve())?;
     for problem in problems {
-        eprintln!("ipvsd: {problem}");
+        complain(problem);
     }
+    match print(&ops) {
+        // The answer stays the answer when the reader has seen enough of it: `ipvsd diff | grep -q route`.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        outcome => outcome?,
+    }
+    Ok(if ops.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+}
+
+fn print(ops: &[Op]) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    for op in &ops {
+    for op in ops {
         writeln!(out, "{op}")?;
     }
-    out.flush()?;
-    Ok(if ops.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+    out.flush()
 }

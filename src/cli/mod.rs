@@ -11,7 +11,8 @@ mod options;
 mod run;
 
 use clap::{Parser, Subcommand};
-use std::io::{self, ErrorKind};
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 /// It ran, and the answer is no.
@@ -55,7 +56,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let line = CommandLine::parse();
     if let Err(error) = start_logging(&line.log) {
-        eprintln!("ipvsd: --log {}: {error}", line.log);
+        complain(format_args!("--log {}: {error}", line.log));
         return ExitCode::from(TROUBLE);
     }
     let ended = match line.command {
@@ -69,7 +70,7 @@ pub fn main() -> ExitCode {
         if is_closed_pipe(&error) {
             return ExitCode::SUCCESS;
         }
-        eprintln!("ipvsd: {error:#}");
+        complain(format_args!("{error:#}"));
         ExitCode::from(TROUBLE)
     })
 }
@@ -78,7 +79,14 @@ fn start_logging(filter: &str) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::builder().parse(filter)?;
     let to_terminal = io::IsTerminal::is_terminal(&io::stderr());
     let format = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(to_terminal);
-    format.with_target(false).try_init().map_err(|error| anyhow::anyhow!(error))
+    // A line that cannot be written (a full disk, a reader that went) is lost; to say so where it could not be said
+    // would be a panic in the middle of balancing.
+    format.with_target(false).log_internal_errors(false).try_init().map_err(|error| anyhow::anyhow!(error))
+}
+
+/// Says what is wrong on stderr. If that cannot be written to, the exit code has to do.
+fn complain(what: impl Display) {
+    _ = writeln!(io::stderr(), "ipvsd: {what}");
 }
 
 /// Whoever reads our output has read enough: `ipvsd list | head`.

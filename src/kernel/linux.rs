@@ -13,6 +13,7 @@ use crate::model::{Family, Model, Op, Phase, SchedulerName, VirtualServer, Virtu
 use neli::consts::socket::NlFamily;
 use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 
 const VIRTUAL_SERVERS: &str = "virtual servers";
 const DESTINATIONS: &str = "destinations";
@@ -153,8 +154,12 @@ impl Linux {
                 ROUTES,
                 |batch, flags| route::routes(batch, flags, family),
                 |payload| route::decode(payload, family),
-            )?;
-            into.routes.extend(found);
+            );
+            match found {
+                // The table comes with its first route, so that where `lo` was never up there is none.
+                Err(ObserveError::Refused { errno: Errno::ENOENT, .. }) => {}
+                found => into.routes.extend(found?),
+            }
         }
         Ok(())
     }
@@ -277,6 +282,8 @@ fn cause(op: &Op, errno: Errno) -> Cause {
         (Op::AddVirtualServer(..) | Op::AddDestination(..) | Op::AddRoute(..), Errno::EEXIST) => {
             Cause::OutOfDate(errno)
         }
+        // "IPv6 is disabled on nexthop device" (`ip6_route_info_create`).
+        (Op::AddRoute(IpAddr::V6(_), _) | Op::UpdateRoute(IpAddr::V6(_), _), Errno::EACCES) => Cause::Ipv6Off,
         (Op::AddVirtualServer(..) | Op::AddRoute(..), _) => Cause::Refused(errno),
         (_, Errno::ENOENT | Errno::ESRCH) => Cause::OutOfDate(errno),
         _ => Cause::Refused(errno),

@@ -104,6 +104,9 @@ pub enum Cause {
     /// The kernel has no such scheduler, and cannot load it.
     #[error("the kernel cannot load the scheduler")]
     SchedulerMissing,
+    /// An IPv6 route cannot be made where the node's owner has switched IPv6 off.
+    #[error("IPv6 is switched off on lo: net.ipv6.conf.lo.disable_ipv6 is not 0")]
+    Ipv6Off,
     /// The kernel refused.
     #[error("the kernel refused: {0}")]
     Refused(Errno),

@@ -258,7 +258,8 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     /// An address has a route as long as a virtual server stands on it, unless it is the node's own anyway. `served`
-    /// has the addresses of those touched virtual servers that stay.
+    /// has the addresses of those touched virtual servers that stay. What only drains keeps its route and gets none:
+    /// an address that the node lost may be another node's by now.
     fn decide_routes(
         &self,
         reading: &Reading,
@@ -274,10 +275,12 @@ impl<K: Kernel> Reconciler<K> {
             let of_address = VirtualServerKey::first_of(address)..=VirtualServerKey::last_of(address);
             let mut untouched = found.virtual_servers.range(of_address).filter(|(key, _)| !touched.contains(key));
             let is_served = served.contains(&address) || untouched.next().is_some();
+            let route = found.routes.get(&address);
+            let is_vip = route.is_some() || self.plan.serves(address);
             let is_local_anyway = self.state.node().addresses.contains(&address);
             let preferred_source = self.state.node().primary(Family::of(address));
-            let wanted = (is_served && !is_local_anyway).then_some(RouteSpec { preferred_source });
-            steps.route(address, wanted.as_ref(), found.routes.get(&address));
+            let wanted = (is_served && is_vip && !is_local_anyway).then_some(RouteSpec { preferred_source });
+            steps.route(address, wanted.as_ref(), route);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Problems with the input, as values: which object, which field, what is wrong.
 
 use super::ObjectName;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
 /// Where an object was read.
@@ -60,14 +60,55 @@ pub struct Problem {
 }
 
 impl fmt::Display for Problem {
+    /// One line without control characters: names, fields and messages come from files that anybody may have written,
+    /// and go to logs and terminals.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.origin)?;
+        let mut line = Line(f);
+        write!(line, "{}: ", self.origin)?;
         if let Some(object) = &self.object {
-            write!(f, "{object}: ")?;
+            write!(line, "{object}: ")?;
         }
         if !self.field.is_empty() {
-            write!(f, "{}: ", self.field)?;
+            write!(line, "{}: ", self.field)?;
         }
-        f.write_str(&self.message)
+        line.write_str(&self.message)
+    }
+}
+
+/// Writes control characters, and those that end a line or turn its direction, as escapes (`\n`, `\u{1b}`).
+struct Line<'a, 'f>(&'a mut fmt::Formatter<'f>);
+
+impl Write for Line<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|c| {
+            if is_control(c) { write!(self.0, "{}", c.escape_default()) } else { self.0.write_char(c) }
+        })
+    }
+}
+
+/// Besides Unicode's own control characters: its line and paragraph separators, and the marks of UAX #9 (bidirectional
+/// text), with which a line can be made to read as another.
+fn is_control(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{61c}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_one_line_whatever_its_object_is_called() {
+        let problem = Problem {
+            origin: Origin::Manifest { file: "a\nb.yaml".into(), document: 1 },
+            object: Some(ObjectRef::Service(ObjectName::new("n\rs", "web\n2026 INFO all is well\u{1b}[2K"))),
+            field: "metadata.annotations[x\u{202e}y]".into(),
+            message: "\"caf\u{e9}\\n\"\u{9b}\0 is not a name".into(),
+        };
+        assert_eq!(
+            problem.to_string(),
+            "a\\nb.yaml, document 1: Service n\\rs/web\\n2026 INFO all is well\\u{1b}[2K: \
+             metadata.annotations[x\\u{202e}y]: \"café\\n\"\\u{9b}\\u{0} is not a name"
+        );
     }
 }

@@ -4,7 +4,9 @@
 use crate::lab::{run, trial};
 use crate::program::{Daemon, IPVSD, add_addresses, eventually, ipvsd, rules, service, stdout};
 use libtest_mimic::Trial;
-use std::fs;
+use nix::sched::{CloneFlags, unshare};
+use std::fs::{self, File};
+use std::process::{Command, Stdio};
 
 /// This subject's tests.
 pub fn trials() -> Vec<Trial> {
@@ -14,6 +16,10 @@ pub fn trials() -> Vec<Trial> {
         trial("commands::what_others_made_survives_run_stop_and_cleanup", foreign_survives),
         trial("commands::an_edit_by_hand_is_repaired", edit_is_repaired),
         trial("commands::an_endpoint_on_this_node_stays_as_it_was_set", local_endpoint),
+        trial("commands::a_log_that_cannot_be_written_stops_nothing", unwritable_log),
+        trial("commands::an_answer_that_nobody_reads_is_the_same_answer", unread_answers),
+        trial("commands::where_lo_was_never_up_ipv4_works", lo_never_up),
+        trial("commands::where_ipv6_is_off_ipv6_fails_alone_and_says_why", ipv6_off),
         trial(
             "commands::a_directory_that_cannot_be_read_is_an_error_at_start_and_a_warning_later",
             unreadable_directory,
@@ -161,4 +167,70 @@ fn unreadable_directory() {
     fs::write(path.join("b.yaml"), service(1, &[1])).expect("ours");
     daemon.wait_for("programmed");
     assert_eq!(rules().len(), before.len() + 2);
+}
+
+/// The log's disk is full, or its reader has gone.
+fn unwritable_log() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_str().expect("text");
+    let closed_pipe = || std::io::pipe().map(|(_, writer)| writer.into()).expect("a pipe");
+    for (number, log) in [full_disk(), closed_pipe()].into_iter().enumerate() {
+        fs::remove_dir_all(path).and_then(|()| fs::create_dir(path)).expect("ours");
+        let mut daemon =
+            Command::new(IPVSD).args(["run", "--manifests", path]).stderr(log).spawn().expect("it is there");
+        let number = u32::try_from(number).expect("small");
+        fs::write(directory.path().join("a.yaml"), service(number, &[1])).expect("ours");
+        fs::write(directory.path().join("b.yaml"), "neither: [").expect("ours");
+        let wanted = format!("-A -t 10.0.0.{}:80 -s rr", number + 1);
+        eventually(&wanted, || rules().contains(&wanted));
+        daemon.kill().and_then(|()| daemon.wait()).expect("it still runs");
+    }
+}
+
+fn unread_answers() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_str().expect("text");
+    fs::write(directory.path().join("a.yaml"), service(0, &[1, 2])).expect("ours");
+    fs::write(directory.path().join("b.yaml"), "neither: [").expect("ours");
+    let code = |arguments: &[&str], out: Stdio, err: Stdio| {
+        Command::new(IPVSD).args(arguments).stdout(out).stderr(err).status().expect("it is there").code()
+    };
+    let closed_pipe = || Stdio::from(std::io::pipe().expect("a pipe").1);
+    assert_eq!(code(&["diff", "--manifests", path], closed_pipe(), full_disk()), Some(1));
+    assert_eq!(code(&["run", "--once", "--manifests", path], full_disk(), full_disk()), Some(1));
+    assert_eq!(code(&["list"], closed_pipe(), full_disk()), Some(0));
+    assert_eq!(code(&["cleanup"], full_disk(), full_disk()), Some(0));
+    assert_eq!(rules(), Vec::<String>::new());
+    assert_eq!(code(&["cleanup"], closed_pipe(), full_disk()), Some(0));
+}
+
+fn full_disk() -> Stdio {
+    File::options().write(true).open("/dev/full").expect("Linux has it").into()
+}
+
+/// The table of local routes comes with the first address of `lo`.
+fn lo_never_up() {
+    unshare(CloneFlags::CLONE_NEWNET).expect("a new namespace");
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_str().expect("text");
+    fs::write(directory.path().join("a.yaml"), service(0, &[1])).expect("ours");
+    stdout(&ipvsd(&["run", "--once", "--manifests", path]), 0);
+    assert!(local_routes().contains("local 10.0.0.1 dev lo"), "{}", local_routes());
+    assert_eq!(rules(), ["-A -t 10.0.0.1:80 -s rr", "-a -t 10.0.0.1:80 -r 172.17.0.1:8080 -m -w 1"]);
+}
+
+fn ipv6_off() {
+    run("sysctl", &["-q", "net.ipv6.conf.all.disable_ipv6=1"]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_str().expect("text");
+    fs::write(
+        directory.path().join("a.yaml"),
+        service(0, &[1]) + &service(0, &[1]).replace("10.0.0.1", "'fd00::1'").replace("s0", "six"),
+    )
+    .expect("ours");
+    let mut daemon = Daemon::start(IPVSD, &["run", "--manifests", path]);
+    daemon.wait_for("+ route fd00::1: IPv6 is switched off on lo: net.ipv6.conf.lo.disable_ipv6 is not 0");
+    assert!(local_routes().contains("local 10.0.0.1 dev lo"), "{}", local_routes());
+    run("sysctl", &["-q", "net.ipv6.conf.all.disable_ipv6=0"]);
+    daemon.wait_for("no longer failing: + route fd00::1");
 }

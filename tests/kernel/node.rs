@@ -12,6 +12,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial("node::a_node_without_addresses_has_no_facts", a_node_without_addresses_has_no_facts),
         trial("node::facts_are_read_from_links_addresses_and_routes", facts_are_read_from_links_addresses_and_routes),
+        trial("node::an_address_that_comes_later_does_not_become_primary", a_later_address_is_not_primary),
         trial("node::thousands_of_local_routes_wake_nobody", thousands_of_local_routes_wake_nobody),
         trial("node::a_new_address_is_a_change_even_if_the_wait_is_dropped", a_new_address_is_a_change),
         trial("node::lost_notices_are_a_change", lost_notices_are_a_change),
@@ -37,6 +38,19 @@ fn facts() -> Node {
 
 fn a_node_without_addresses_has_no_facts() {
     assert_eq!(facts(), Node::default());
+}
+
+/// keepalived gives the node another address, without a prefix and so without being secondary to any.
+fn a_later_address_is_not_primary() {
+    make_device("eth0");
+    for (first, later) in [("192.0.2.1/24", "203.0.113.9/32"), ("fd00:5::1/64", "fd00::9/128")] {
+        ip(&format!("address add {first} dev eth0{}", if first.contains(':') { " nodad" } else { "" }));
+        let before = facts();
+        ip(&format!("address add {later} dev eth0{}", if later.contains(':') { " nodad" } else { "" }));
+        let after = facts();
+        assert_eq!(after.addresses.len(), before.addresses.len() + 1);
+        assert_eq!((after.primary_ipv4, after.primary_ipv6), (before.primary_ipv4, before.primary_ipv6));
+    }
 }
 
 fn facts_are_read_from_links_addresses_and_routes() {

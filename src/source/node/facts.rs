@@ -101,15 +101,20 @@ fn is_link_local_ipv6(address: IpAddr) -> bool {
 }
 
 /// The source of the best default route; else an address of its device; else one of the lowest device that has any.
+/// Among equals the oldest, so that an address that comes later, keepalived's say, does not take over. The kernel lists
+/// IPv4 addresses oldest first, and IPv6 addresses newest first (`ipv6_link_dev_addr`).
 fn primary(own: &[Own], routes: &[RouteMessage], family: Family) -> Option<IpAddr> {
-    let own: Vec<_> = own.iter().copied().filter(|own| Family::of(own.address) == family).collect();
+    let mut own: Vec<_> = own.iter().copied().filter(|own| Family::of(own.address) == family).collect();
+    if family == Family::Ipv6 {
+        own.reverse();
+    }
     let route = routes.iter().filter_map(default_route).min_by_key(|route| route.metric);
     let source = route.and_then(|route| route.source).filter(|source| own.iter().any(|own| own.address == *source));
     let device = route.and_then(|route| route.device);
     source.or_else(|| first(own.iter().filter(|own| Some(own.device) == device))).or_else(|| first(own.iter()))
 }
 
-/// A preferred address before others, then the lowest device, then the kernel's order.
+/// A preferred address before others, then the lowest device, then the order given.
 fn first<'a>(own: impl Iterator<Item = &'a Own>) -> Option<IpAddr> {
     own.min_by_key(|own| (!own.preferred, own.device)).map(|own| own.address)
 }
@@ -286,6 +291,12 @@ mod tests {
             address(2, "192.0.2.2"),
         ];
         assert_eq!(primary_ipv4(dumped, vec![]), Some(ip("192.0.2.1")));
+    }
+
+    #[test]
+    fn of_equal_ipv6_addresses_the_oldest_which_the_kernel_lists_last_is_primary() {
+        let addresses = vec![address(2, "fd00::9"), address(2, "fd00::1"), address(3, "fd00::3")];
+        assert_eq!(of(&Dumps { addresses, ..Dumps::default() }).primary_ipv6, Some(ip("fd00::1")));
     }
 
     #[test]
