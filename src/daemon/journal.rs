@@ -1,6 +1,7 @@
 //! What the daemon says: one line for each change that matters, and each problem once, when it comes and when it
 //! goes.
 
+use super::trouble::Trouble;
 use crate::kernel::Cause;
 use crate::model::Op;
 use crate::reconcile::Report;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 /// What has been said already.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Journal {
     /// Problems with the input that stand, each logged when it came.
     problems: BTreeSet<Problem>,
@@ -18,12 +19,24 @@ pub struct Journal {
     problems_ever: usize,
     /// Failures of the last pass, each logged when it came, as text.
     failures: BTreeSet<String>,
-    /// Why the kernel could not be read in the last pass.
-    unread: Option<String>,
+    kernel_trouble: Trouble,
     /// Virtual servers that stand only because of doubt.
     inherited: usize,
     /// Whether it was said that the node does not forward IPv6.
     told_of_ipv6: bool,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self {
+            problems: BTreeSet::new(),
+            problems_ever: 0,
+            failures: BTreeSet::new(),
+            kernel_trouble: Trouble::with("the kernel", "nothing is changed until it can"),
+            inherited: 0,
+            told_of_ipv6: false,
+        }
+    }
 }
 
 impl Journal {
@@ -47,7 +60,7 @@ impl Journal {
 
     /// Says what a pass did, if it did anything or failed in a new way.
     pub fn note_pass(&mut self, report: &Report, took: Duration, owner: impl Fn(&Op) -> String) {
-        self.note_unread(report);
+        self.kernel_trouble.note_error(report.unread.as_ref());
         if report.inherited > self.inherited {
             let kept = report.inherited;
             warn!(kept, "virtual servers from before the start stay, because what cannot be read may be theirs");
@@ -81,25 +94,4 @@ impl Journal {
             );
         }
     }
-
-    fn note_unread(&mut self, report: &Report) {
-        let unread = report.unread.as_ref().map(|error| error_with_causes(error));
-        if unread != self.unread
-            && let Some(error) = &unread
-        {
-            error!("nothing was changed, will be tried again: {error}");
-        }
-        self.unread = unread;
-    }
-}
-
-/// An error with all that led to it, in one line.
-pub(super) fn error_with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }

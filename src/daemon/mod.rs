@@ -5,6 +5,7 @@
 mod journal;
 mod probe;
 mod service_manager;
+mod trouble;
 mod watch;
 mod wheel;
 

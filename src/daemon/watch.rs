@@ -1,17 +1,18 @@
 //! The sources of a running daemon: reads them when they change and sends what is news to the wheel.
 
-use super::journal::error_with_causes;
+use super::trouble::Trouble;
 use super::wheel::Message;
 use crate::config::Config;
 use crate::source::manifests::{Manifests, Watch};
 use crate::source::node::NodeWatch;
 use anyhow::Context;
-use std::error::Error;
 use std::sync::mpsc::Sender;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+
+/// What trouble with reading a source means.
+const STAYS: &str = "what it said before stays in force";
 
 /// Everything a daemon listens to.
 #[derive(Debug)]
@@ -28,8 +29,8 @@ impl Sources {
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let node = NodeWatch::open().await.context("cannot follow this node's addresses")?;
         let files = Watch::new(&config.manifests);
-        let (manifest_trouble, node_trouble) =
-            (Trouble::with("the directory of manifests"), Trouble::with("this node's network"));
+        let manifest_trouble = Trouble::with("the directory of manifests", STAYS);
+        let node_trouble = Trouble::with("this node's network", STAYS);
         Ok(Self { manifests: Manifests::new(&config.manifests), files, node, manifest_trouble, node_trouble })
     }
 
@@ -68,33 +69,5 @@ impl Sources {
     async fn read_node(&mut self) -> Option<Message> {
         let node = self.node_trouble.note(self.node.read().await)?;
         Some(Message::Node(node))
-    }
-}
-
-/// The trouble with reading a source, said once when it comes and once when it goes. What cannot be read changes
-/// nothing.
-#[derive(Debug)]
-struct Trouble {
-    /// What is read.
-    what: &'static str,
-    /// Why it could not be read the last time.
-    said: Option<String>,
-}
-
-impl Trouble {
-    fn with(what: &'static str) -> Self {
-        Self { what, said: None }
-    }
-
-    fn note<T, E: Error>(&mut self, reading: Result<T, E>) -> Option<T> {
-        let now = reading.as_ref().err().map(|error| error_with_causes(error));
-        if let Some(text) = now.as_ref().filter(|_| now != self.said) {
-            warn!("what {} said before stays in force: {text}", self.what);
-        }
-        if now.is_none() && self.said.is_some() {
-            info!("{} can be read again", self.what);
-        }
-        self.said = now;
-        reading.ok()
     }
 }

@@ -159,7 +159,7 @@ fn unreadable_directory() {
     daemon.wait_for("programmed");
     let before = rules();
     fs::rename(&path, directory.path().join("away")).expect("ours");
-    let warning = daemon.wait_for("what the directory of manifests said before stays in force");
+    let warning = daemon.wait_for("the directory of manifests cannot be read, what it said before stays in force");
     assert!(warning.contains("No such file or directory"), "it says why: {warning}");
     assert_eq!(rules(), before);
     fs::rename(directory.path().join("away"), &path).expect("ours");

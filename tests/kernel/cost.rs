@@ -76,22 +76,22 @@ fn calls(trace: &Path) -> Vec<String> {
 }
 
 fn killed_among_virtual_servers() {
-    killed_at(20);
+    killed_at(10);
 }
 
 fn killed_among_destinations() {
-    killed_at(80);
+    killed_at(40);
 }
 
 fn killed_among_routes() {
-    killed_at(140);
+    killed_at(60);
 }
 
-/// SIGKILL at one of the sends that take 10,000 Services to the kernel, then a round that may finish its work.
+/// SIGKILL at one of the sends that take 4,000 Services to the kernel, then a round that may finish its work.
 fn killed_at(send: u32) {
     let directory = tempfile::tempdir().expect("a directory");
     let manifests = text(directory.path());
-    write_cluster(directory.path(), 10_000);
+    write_cluster(directory.path(), 4_000);
     run("ipvsadm", &["-A", "-t", "9.9.9.9:99", "-s", "lc"]);
     let inject = format!("inject=sendto:signal=KILL:when={send}");
     let arguments = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=sendto", "-e", &inject, IPVSD, "run"];
@@ -105,6 +105,6 @@ fn killed_at(send: u32) {
 
     stdout(&ipvsd(&["run", "--once", "--manifests", manifests]), 0);
     assert_eq!(stdout(&ipvsd(&["diff", "--manifests", manifests]), 0), "");
-    assert_eq!(rules().len(), 30_001);
+    assert_eq!(rules().len(), 12_001);
     assert!(rules().contains(&"-A -t 9.9.9.9:99 -s lc".to_owned()));
 }
