@@ -3,7 +3,7 @@
 //! [`endpoints`] chooses who gets traffic, [`frontends`] where it comes in, [`ipvs`] with which scheduler and
 //! persistence; [`part`] puts these together for one Service, [`plan`] folds the Services into one whole and settles
 //! who has an address that two want; [`drain`] keeps what goes until its connections are gone, [`inherited`] what an
-//! earlier process made and nobody can judge.
+//! earlier process made and nobody can judge; [`routes`] says which VIPs are local by a route.
 
 pub mod drain;
 pub mod endpoints;
@@ -12,6 +12,7 @@ pub mod inherited;
 pub mod ipvs;
 pub mod part;
 pub mod plan;
+pub mod routes;
 
 use crate::model::SchedulerName;
 use crate::state::Scheduling;

@@ -8,10 +8,11 @@ pub mod pace;
 mod report;
 
 use crate::desired::drain::{Connections, Occasion};
+use crate::desired::routes::{self, Standing};
 use crate::desired::{Drains, Inherited, Moment, Plan, Settings};
 use crate::diff::Steps;
 use crate::kernel::{Cause, Kernel, Observation, ObserveError, Scope};
-use crate::model::{Family, Op, RouteSpec, VirtualServerKey};
+use crate::model::{Family, Op, VirtualServerKey};
 use crate::state::{Change, ObjectRef, Origin, Problem, State};
 use pace::{Intervals, Pace};
 pub use report::Report;
@@ -257,9 +258,7 @@ impl<K: Kernel> Reconciler<K> {
         steps.into_ops()
     }
 
-    /// An address has a route as long as a virtual server stands on it, unless it is the node's own anyway. `served`
-    /// has the addresses of those touched virtual servers that stay. What only drains keeps its route and gets none:
-    /// an address that the node lost may be another node's by now.
+    /// Compares the routes of the addresses touched. `served` has those on which a touched virtual server stays.
     fn decide_routes(
         &self,
         reading: &Reading,
@@ -274,13 +273,12 @@ impl<K: Kernel> Reconciler<K> {
         for address in addresses {
             let of_address = VirtualServerKey::first_of(address)..=VirtualServerKey::last_of(address);
             let mut untouched = found.virtual_servers.range(of_address).filter(|(key, _)| !touched.contains(key));
-            let is_served = served.contains(&address) || untouched.next().is_some();
             let route = found.routes.get(&address);
-            let is_vip = route.is_some() || self.plan.serves(address);
-            let is_local_anyway = self.state.node().addresses.contains(&address);
-            let preferred_source = self.state.node().primary(Family::of(address));
-            let wanted = (is_served && is_vip && !is_local_anyway).then_some(RouteSpec { preferred_source });
-            steps.route(address, wanted.as_ref(), route);
+            let standing = Standing {
+                is_served: served.contains(&address) || untouched.next().is_some(),
+                is_vip: route.is_some() || self.plan.serves(address),
+            };
+            steps.route(address, routes::route(address, standing, self.state.node()).as_ref(), route);
         }
     }
 
