@@ -102,8 +102,7 @@ impl<K: Kernel> Reconciler<K> {
             Err(error) => Report { unread: Some(error), ..Report::default() },
         };
         report.draining = self.drains.len();
-        let inherited = self.inherited.iter().flat_map(Inherited::keys);
-        report.inherited = inherited.filter(|key| self.plan.virtual_server(key).is_none()).count();
+        report.inherited = self.inherited.as_ref().map_or(0, Inherited::len);
         self.pace.passed(report.outcome(), now);
         report
     }
@@ -246,7 +245,7 @@ impl<K: Kernel> Reconciler<K> {
             };
             let occasion = Occasion { now, timeout: self.options.drain_timeout, counted };
             let planned = self.plan.virtual_server(key);
-            let wanted = match &self.inherited {
+            let wanted = match &mut self.inherited {
                 Some(inherited) => inherited.complete(key, planned),
                 None => planned.map(Cow::Borrowed),
             };
