@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("commands::twenty_services_of_all_kinds_give_exactly_these_rules", twenty_services),
+        trial("commands::every_scheduler_is_had_by_annotation_and_by_default", schedulers),
         trial("commands::list_prints_what_ipvsadm_prints", list_like_ipvsadm),
         trial("commands::what_others_made_survives_run_stop_and_cleanup", foreign_survives),
         trial("commands::an_edit_by_hand_is_repaired", edit_is_repaired),
@@ -47,6 +48,32 @@ fn twenty_services() {
     assert!(routes.contains("local 10.96.0.1 dev lo scope host src 192.0.2.1"), "{routes}");
     assert!(!routes.contains("192.0.2.7 "), "the node's own address needs no route: {routes}");
     assert_eq!(stdout(&ipvsd(&["diff", "--manifests", TWENTY]), 1).lines().count(), 1, "the missing scheduler");
+}
+
+/// Every scheduler of this kernel; `twos` is younger.
+fn schedulers() {
+    let names = ["rr", "wrr", "lc", "wlc", "sh", "dh", "sed", "nq", "mh", "lblc", "lblcr", "fo", "ovf"];
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_str().expect("text");
+    for (number, name) in (0..).zip(names) {
+        let annotated = format!("metadata: {{name: s{number}, annotations: {{ipvsd.io/scheduler: {name}}}}}\nspec");
+        let text = service(number, &[1]).replace(&format!("metadata: {{name: s{number}}}\nspec"), &annotated);
+        fs::write(directory.path().join(format!("{name}.yaml")), text).expect("ours");
+    }
+    fs::write(directory.path().join("usual.yaml"), service(50, &[1])).expect("ours");
+    stdout(&ipvsd(&["run", "--once", "--manifests", path, "--ipvs-scheduler", "wlc"]), 0);
+    let rules = rules();
+    for (number, name) in (1..).zip(names) {
+        let flag = if name == "mh" { " -b mh-port" } else { "" };
+        let rule = format!("-A -t 10.0.0.{number}:80 -s {name}{flag}");
+        assert!(rules.contains(&rule), "{rule} is not in {rules:?}");
+    }
+    assert!(rules.contains(&"-A -t 10.0.0.51:80 -s wlc".to_owned()), "{rules:?}");
+
+    let unknown = ipvsd(&["run", "--once", "--manifests", path, "--ipvs-scheduler", "nobody"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    let errors = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(errors.contains("ip_vs_nobody"), "{errors}");
 }
 
 fn list_like_ipvsadm() {

@@ -1,6 +1,7 @@
 //! Connections through changes: endpoints that go, and a daemon that crashes and comes back.
 
 use crate::lab::{run, trial};
+use crate::program as many;
 use crate::traffic_rig::{Rig, VIPS, request, requests, service, slices};
 use ipvsd::demo::client::{Conversation, Request};
 use ipvsd::demo::network::Host;
@@ -21,6 +22,10 @@ pub fn trials() -> Vec<Trial> {
         ),
         trial("traffic_changes::a_udp_flow_leaves_a_removed_endpoint_at_once", a_udp_flow_leaves_a_removed_endpoint),
         trial("traffic_changes::connections_and_counters_survive_a_crash", connections_and_counters_survive_a_crash),
+        trial(
+            "traffic_changes::connections_survive_a_kill_in_the_middle_of_programming",
+            connections_survive_a_kill_in_the_middle_of_programming,
+        ),
         trial("traffic_changes::traffic_goes_on_after_a_stop", traffic_goes_on_after_a_stop),
         trial("traffic_changes::draining_goes_on_after_a_crash", draining_goes_on_after_a_crash),
     ]
@@ -144,6 +149,30 @@ fn connections_and_counters_survive_a_crash() {
     }
     rig.wait_until("15 connections are counted", |rig| connections(rig) == 15);
     assert!(rules.lines().all(|rule| rig.rules().contains(rule)), "{rules}\nbecame\n{}", rig.rules());
+}
+
+fn connections_survive_a_kill_in_the_middle_of_programming() {
+    const FOREIGN: &str = "-A -t 9.9.9.9:99 -s lc";
+    let mut rig = rig(&[]);
+    let conversations = VIPS.map(|vip| converse(&rig, vip));
+    rig.on_node(|| run("ipvsadm", &FOREIGN.split(' ').collect::<Vec<_>>()));
+    let before = rig.rules();
+    rig.crash_daemon();
+    rig.put_text("many.yaml", &(0..2000).map(|number| many::service(number, &[1, 2])).collect::<String>());
+    // Some 10 sends read what is there; then come 8 for virtual servers, 16 for destinations, 8 for routes.
+    rig.start_daemon_killed_at(24);
+    let half = rig.rules().lines().count() - before.lines().count();
+    assert!((100..6000).contains(&half), "{half} of 6,000 rules were made when it was killed");
+    for (conversation, index) in &conversations {
+        assert_eq!(say(conversation).unwrap(), rig.network.backends[*index].name);
+    }
+    rig.start_daemon();
+    rig.wait_until("all is programmed", |rig| rig.rules().lines().count() == before.lines().count() + 6000);
+    let after = rig.rules();
+    assert!(before.lines().all(|rule| after.contains(rule)), "of these a rule is gone:\n{before}");
+    for (conversation, index) in &conversations {
+        assert_eq!(say(conversation).unwrap(), rig.network.backends[*index].name);
+    }
 }
 
 fn traffic_goes_on_after_a_stop() {

@@ -61,6 +61,33 @@ impl Rig {
         assert!(status.success(), "{status}");
     }
 
+    /// Starts a daemon that is killed at its `send`-th send of netlink messages.
+    pub fn start_daemon_killed_at(&self, send: u32) {
+        let inject = format!("inject=sendto:signal=KILL:when={send}");
+        let mut command = Command::new("strace");
+        command.args([
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=sendto",
+            "-e",
+            &inject,
+            IPVSD,
+            "run",
+            "--manifests",
+        ]);
+        command.arg(self.directory.manifests()).args(&self.flags);
+        let output = self.on_node(|| command.output()).unwrap();
+        assert!(!output.status.success(), "it was not killed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Writes a manifest of any text.
+    pub fn put_text(&self, name: &str, text: &str) {
+        self.directory.put(name, text).unwrap();
+    }
+
     /// Writes an object, over its former self.
     pub fn put(&self, object: &Value) {
         let name = format!("{}-{}.json", object["kind"], object["metadata"]["name"]).replace('"', "");
