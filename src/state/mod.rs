@@ -10,7 +10,7 @@ mod service;
 mod store;
 
 pub use endpoint::{Endpoint, EndpointSlice, SlicePort};
-pub use node::Node;
+pub use node::{Node, NodeObject};
 pub use problem::{ObjectRef, Origin, Problem};
 pub use service::{Scheduling, Service, ServicePort};
 pub use store::{Change, State};

@@ -1,8 +1,10 @@
-//! This node: the addresses it has.
+//! This node: the addresses it has, and what the cluster says of it.
 
 use crate::model::Family;
+use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Facts about the node, read from its links and renewed whenever they change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,4 +25,17 @@ impl Node {
             Family::Ipv6 => self.primary_ipv6,
         }
     }
+}
+
+/// What the cluster says of this node: its Node object. Without a cluster nothing is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeObject {
+    /// The label `topology.kubernetes.io/zone`.
+    pub zone: Option<Arc<str>>,
+    /// `status.addresses` of type `InternalIP`, then those of type `ExternalIP`, each in the order given.
+    pub addresses: Vec<IpAddr>,
+    /// `spec.podCIDRs`, or `spec.podCIDR` alone.
+    pub pod_cidrs: Vec<IpNet>,
+    /// It has no deletion timestamp and no taint `ToBeDeletedByClusterAutoscaler`: load balancers may send to it.
+    pub is_eligible: bool,
 }

@@ -1,7 +1,7 @@
 //! The store: applies changes, finds a Service's slices, and remembers what is dirty.
 
-use super::{EndpointSlice, Node, ObjectName, Service};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use super::{EndpointSlice, Node, NodeObject, ObjectName, Service};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::mem;
 use std::sync::Arc;
 
@@ -16,8 +16,14 @@ pub enum Change {
     EndpointSlice(Arc<EndpointSlice>),
     /// An EndpointSlice is gone, or no longer ours to use.
     EndpointSliceGone(ObjectName),
+    /// These Services are all there are: others are gone. Ends a complete list.
+    OnlyServices(HashSet<ObjectName>),
+    /// These EndpointSlices are all there are: others are gone. Ends a complete list.
+    OnlyEndpointSlices(HashSet<ObjectName>),
     /// The node's facts, whole.
     Node(Node),
+    /// What the cluster says of the node, whole.
+    NodeObject(NodeObject),
     /// Whether the input may hold objects that cannot be read and of which no good version is known.
     Doubt(bool),
 }
@@ -33,6 +39,8 @@ pub struct State {
     slices_of: HashMap<ObjectName, Vec<ObjectName>>,
     /// This node's facts as last told.
     node: Node,
+    /// What the cluster says of it, as last told.
+    node_object: NodeObject,
     /// Whether there may be objects that nobody knows, as last told.
     in_doubt: bool,
     /// Services to look at again; emptied by [`State::take_dirty`].
@@ -51,7 +59,10 @@ impl State {
             }
             Change::EndpointSlice(slice) => self.put_slice(slice),
             Change::EndpointSliceGone(name) => self.remove_slice(&name),
+            Change::OnlyServices(names) => self.keep_services(&names),
+            Change::OnlyEndpointSlices(names) => self.keep_slices(&names),
             Change::Node(node) => self.put_node(node),
+            Change::NodeObject(node) => self.node_object = node,
             Change::Doubt(in_doubt) => self.in_doubt = in_doubt,
         }
     }
@@ -69,6 +80,11 @@ impl State {
     /// The node's facts.
     pub fn node(&self) -> &Node {
         &self.node
+    }
+
+    /// What the cluster says of the node.
+    pub fn node_object(&self) -> &NodeObject {
+        &self.node_object
     }
 
     /// Whether there may be Services or EndpointSlices that are not here because they could never be read.
@@ -90,6 +106,16 @@ impl State {
     /// Whether any Service changed since the last [`State::take_dirty`].
     pub fn is_dirty(&self) -> bool {
         !self.dirty.is_empty()
+    }
+
+    fn keep_services(&mut self, names: &HashSet<ObjectName>) {
+        let gone = self.services.extract_if(.., |name, _| !names.contains(name)).map(|(name, _)| name);
+        self.dirty.extend(gone);
+    }
+
+    fn keep_slices(&mut self, names: &HashSet<ObjectName>) {
+        let gone: Vec<_> = self.slices.keys().filter(|name| !names.contains(*name)).cloned().collect();
+        gone.iter().for_each(|name| self.remove_slice(name));
     }
 
     fn put_service(&mut self, service: Arc<Service>) {

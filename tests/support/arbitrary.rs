@@ -7,7 +7,7 @@ use ipvsd::model::{
 use ipvsd::state::{
     Change, Endpoint, EndpointSlice, Node, ObjectName, Origin, Scheduling, Service, ServicePort, SlicePort,
 };
-use proptest::collection::{btree_map, vec};
+use proptest::collection::{btree_map, hash_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use std::net::IpAddr;
@@ -65,6 +65,8 @@ pub fn changes(overlap: bool) -> impl Strategy<Value = Vec<Change>> {
         2 => name("s").prop_map(Change::ServiceGone),
         6 => slice().prop_map(|slice| Change::EndpointSlice(Arc::new(slice))),
         2 => name("e").prop_map(Change::EndpointSliceGone),
+        1 => hash_set(name("s"), 0..4).prop_map(Change::OnlyServices),
+        1 => hash_set(name("e"), 0..4).prop_map(Change::OnlyEndpointSlices),
         1 => node().prop_map(Change::Node),
     ];
     vec(change, 0..12)

@@ -23,7 +23,9 @@ impl Cluster {
             Change::EndpointSlice(slice) => drop(self.slices.insert(slice.name.clone(), slice)),
             Change::EndpointSliceGone(name) => drop(self.slices.remove(&name)),
             Change::Node(node) => self.node = node,
-            Change::Doubt(_) => {}
+            Change::OnlyServices(names) => self.services.retain(|name, _| names.contains(name)),
+            Change::OnlyEndpointSlices(names) => self.slices.retain(|name, _| names.contains(name)),
+            Change::NodeObject(_) | Change::Doubt(_) => {}
         }
     }
 

@@ -42,7 +42,7 @@ fn words(update: &Update) -> String {
         Change::EndpointSlice(slice) => format!("+{}", slice.name.name),
         Change::ServiceGone(name) | Change::EndpointSliceGone(name) => format!("-{}", name.name),
         Change::Doubt(in_doubt) => format!("doubt={in_doubt}"),
-        Change::Node(_) => panic!("manifests know no node"),
+        other => panic!("manifests do not know {other:?}"),
     };
     update.changes.iter().map(word).collect::<Vec<_>>().join(" ")
 }
