@@ -11,6 +11,7 @@
 //! | [`kernel`] | reads and programs Linux (or the faithful fake) | netlink |
 //! | [`reconcile`] | turns the wheel: decide, apply, fold, retry | through [`kernel`] |
 //!
+//! [`health`] and [`metrics`] hold what is told of the work, [`server`] tells it over HTTP.
 //! [`model`] is the vocabulary of the middle; [`config`] is what the operator decides; [`daemon`] wires the tasks
 //! together; [`cli`] reads flags, prints and exits; [`demo`] shows it all at work, in namespaces that the kernel tests
 //! use too. Who may name whom is enforced by `tests/layers.rs`.
@@ -21,8 +22,11 @@ pub mod daemon;
 pub mod demo;
 pub mod desired;
 pub mod diff;
+pub mod health;
 pub mod kernel;
+pub mod metrics;
 pub mod model;
 pub mod reconcile;
+pub mod server;
 pub mod source;
 pub mod state;

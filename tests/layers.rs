@@ -52,6 +52,17 @@ const LAYERS: &[Layer] = &[
         may_name: &["model", "state", "desired", "diff", "kernel"],
         never: &["kube", "neli", "netlink_", "rtnetlink", "nix", "tokio", "anyhow"],
     },
+    Layer { module: "health", may_name: &["model"], never: EFFECTS },
+    Layer {
+        module: "metrics",
+        may_name: &["kernel", "model", "reconcile"],
+        never: &["kube", "neli", "netlink_", "rtnetlink", "nix", "tokio", "tracing", "anyhow", "Instant", "SystemTime"],
+    },
+    Layer {
+        module: "server",
+        may_name: &["health", "metrics", "state"],
+        never: &["kube", "neli", "netlink_", "rtnetlink", "tracing", "anyhow", "std::fs", "std::process", "std::env"],
+    },
     Layer { module: "config", may_name: &["model", "state", "desired", "reconcile"], never: NETLINK },
     Layer { module: "demo", may_name: &["kernel", "model"], never: &["kube", "neli"] },
     Layer {

@@ -1,0 +1,168 @@
+//! Tests of what each thing that happens does to the metrics.
+
+use super::*;
+use crate::kernel::{Cause, Errno, ObserveError};
+use crate::model::{Op, Protocol, VirtualServerKey};
+use std::collections::BTreeMap;
+
+const BOTH: &[Family] = &[Family::Ipv4, Family::Ipv6];
+const REMOVE: Op = Op::RemoveRoute(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+
+fn metrics() -> Metrics {
+    Metrics::new(BOTH, &[]).unwrap()
+}
+
+fn done(kind: &'static str, count: usize) -> Report {
+    Report { done: BTreeMap::from([(kind, count)]), ..Report::default() }
+}
+
+fn pass(report: &Report) -> Pass<'_> {
+    Pass { report, took: Duration::from_millis(3), ended: Duration::from_secs(1_000), news: &[] }
+}
+
+/// The value of one series, written as in the exposition.
+fn value(metrics: &Metrics, series: &str) -> Option<f64> {
+    let text = metrics.render(Duration::ZERO).unwrap();
+    text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+}
+
+#[test]
+fn a_pass_is_told_for_each_family() {
+    let metrics = metrics();
+    metrics.queued(Duration::from_millis(999_500));
+    metrics.pass(&pass(&done("add destination", 2)));
+    metrics.pass(&pass(&Report { draining: 4, ..done("add destination", 3) }));
+    for (series, wanted) in [
+        (r#"kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"}"#, 2.0),
+        (r#"kubeproxy_sync_proxy_rules_duration_seconds_bucket{ip_family="IPv6",le="0.002"}"#, 0.0),
+        (r#"kubeproxy_sync_proxy_rules_duration_seconds_bucket{ip_family="IPv6",le="0.004"}"#, 2.0),
+        (r#"kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv6"}"#, 1_000.0),
+        (r#"kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family="IPv4"}"#, 999.5),
+        (r#"ipvsd_passes_total{result="whole"}"#, 2.0),
+        (r#"ipvsd_operations_total{kind="add destination"}"#, 5.0),
+        ("ipvsd_draining_destinations", 4.0),
+    ] {
+        assert_eq!(value(&metrics, series), Some(wanted), "{series}");
+    }
+}
+
+#[test]
+fn a_pass_that_failed_programmed_nothing_for_good() {
+    let metrics = metrics();
+    metrics.service_changes(2);
+    metrics.endpoint_changes(1);
+    let errno = Errno::EPERM;
+    let unread = Report { unread: Some(ObserveError::Refused { what: "routes", errno }), ..Report::default() };
+    metrics.pass(&Pass { news: &[Duration::from_secs(1)], ..pass(&unread) });
+    let pending = "kubeproxy_sync_proxy_rules_service_changes_pending";
+    assert_eq!(value(&metrics, pending), Some(2.0));
+    assert_eq!(value(&metrics, "ipvsd_programming_duration_seconds_count"), Some(0.0));
+    assert_eq!(value(&metrics, r#"ipvsd_kernel_reads_total{result="failure"}"#), Some(1.0));
+    let key = VirtualServerKey::new(std::net::Ipv4Addr::LOCALHOST.into(), 80, Protocol::Tcp);
+    let failed = vec![
+        (REMOVE, Cause::Refused(Errno::EBUSY)),
+        (Op::RemoveVirtualServer(key), Cause::OutOfDate(Errno::ESRCH)),
+        (Op::RemoveVirtualServer(key), Cause::OutOfDate(Errno::ESRCH)),
+    ];
+    metrics.pass(&Pass { news: &[Duration::from_secs(2)], ..pass(&Report { failed, ..Report::default() }) });
+    for (series, wanted) in [
+        (pending, 0.0),
+        ("kubeproxy_sync_proxy_rules_service_changes_total", 2.0),
+        ("kubeproxy_sync_proxy_rules_endpoint_changes_total", 1.0),
+        (r#"kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv4"}"#, 0.0),
+        (r#"ipvsd_operation_failures_total{errno="EBUSY",kind="remove route"}"#, 1.0),
+        (r#"ipvsd_operation_failures_total{errno="ESRCH",kind="remove virtual server"}"#, 2.0),
+        (r#"ipvsd_passes_total{result="partial"}"#, 1.0),
+        (r#"ipvsd_passes_total{result="unread"}"#, 1.0),
+        ("ipvsd_programming_duration_seconds_sum", 2.0),
+    ] {
+        assert_eq!(value(&metrics, series), Some(wanted), "{series}");
+    }
+}
+
+#[test]
+fn only_what_nobody_asked_for_and_nothing_before_left_is_a_repair() {
+    let reading = |count, draining| Report { read_all: true, draining, ..done("add route", count) };
+    let failing = Report { failed: vec![(REMOVE, Cause::Refused(Errno::EBUSY))], ..reading(0, 0) };
+    let news = [Duration::ZERO];
+    // Each pass after the one above it; how many repairs it adds.
+    let steps: [(&str, Report, &[Duration], usize); 8] = [
+        ("the first one", reading(9, 0), &[], 0),
+        ("nothing changed behind our back", reading(0, 0), &[], 0),
+        ("three routes had been removed", reading(3, 0), &[], 3),
+        ("the input changed", reading(5, 4), &news, 0),
+        ("three that drained went, one route had been removed", reading(4, 1), &[], 1),
+        ("an incremental pass sees no drift", done("remove destination", 1), &[], 0),
+        ("one failed", failing, &news, 0),
+        ("and is tried again", reading(1, 0), &[], 0),
+    ];
+    let metrics = metrics();
+    let mut total = 0;
+    for (why, report, news, repairs) in steps {
+        metrics.pass(&Pass { news, ..pass(&report) });
+        total += repairs;
+        assert_eq!(value(&metrics, "ipvsd_drift_repaired_total"), Some(register::real(total)), "{why}");
+    }
+    assert_eq!(value(&metrics, r#"ipvsd_kernel_reads_total{result="success"}"#), Some(7.0));
+}
+
+#[test]
+fn a_family_that_is_not_served_is_not_shown() {
+    let metrics = Metrics::new(&[Family::Ipv4], &[]).unwrap();
+    metrics.pass(&pass(&Report::default()));
+    metrics.conntrack_cleaned(Family::Ipv6, Duration::ZERO, 1);
+    let text = metrics.render(Duration::ZERO).unwrap();
+    assert!(text.contains("IPv4") && !text.contains("IPv6"));
+}
+
+#[test]
+fn answers_requests_and_features_have_their_labels() {
+    let feature = |name, enabled| Feature { name, stage: "BETA", enabled };
+    let metrics = Metrics::new(BOTH, &[feature("On", true), feature("Off", false)]).unwrap();
+    metrics.healthz(503);
+    metrics.livez(200);
+    let request = ApiRequest { host: "api:6443", method: "GET", status: Some(200), took: Duration::from_millis(20) };
+    metrics.api_request(&request);
+    metrics.api_request(&ApiRequest { status: None, ..request });
+    metrics.conntrack_cleaned(Family::Ipv4, Duration::from_millis(2), 7);
+    metrics.rules_failed(Family::Ipv6);
+    metrics.without_local_endpoints(Family::Ipv4, TrafficPolicy::External, 3);
+    metrics.endpoints_programmed(Family::Ipv6, Duration::from_millis(300));
+    metrics.rejected(2, 5);
+    metrics.config_reloaded(false);
+    for (series, wanted) in [
+        (r#"kubeproxy_proxy_healthz_total{code="503"}"#, 1.0),
+        (r#"kubeproxy_proxy_livez_total{code="200"}"#, 1.0),
+        (r#"rest_client_requests_total{code="200",host="api:6443",method="GET"}"#, 1.0),
+        (r#"rest_client_requests_total{code="<error>",host="api:6443",method="GET"}"#, 1.0),
+        (r#"rest_client_request_duration_seconds_bucket{host="api:6443",verb="GET",le="0.025"}"#, 2.0),
+        (r#"kubernetes_feature_enabled{name="On",stage="BETA"}"#, 1.0),
+        (r#"kubernetes_feature_enabled{name="Off",stage="BETA"}"#, 0.0),
+        (r#"kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family="IPv4"}"#, 7.0),
+        (r#"kubeproxy_sync_proxy_rules_iptables_restore_failures_total{ip_family="IPv6"}"#, 1.0),
+        (r#"kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="IPv4",traffic_policy="external"}"#, 3.0),
+        (r#"kubeproxy_network_programming_duration_seconds_bucket{ip_family="IPv6",le="0.25"}"#, 0.0),
+        (r#"kubeproxy_network_programming_duration_seconds_bucket{ip_family="IPv6",le="0.5"}"#, 1.0),
+        ("ipvsd_objects_rejected", 2.0),
+        ("ipvsd_objects_rejected_total", 5.0),
+        (r#"ipvsd_config_reloads_total{result="failure"}"#, 1.0),
+    ] {
+        assert_eq!(value(&metrics, series), Some(wanted), "{series}");
+    }
+}
+
+#[test]
+fn the_queue_is_as_old_as_it_is_when_asked() {
+    let text = metrics().render(Duration::from_millis(1_500)).unwrap();
+    assert!(text.contains("\nipvsd_queue_age_seconds 1.5\n"));
+}
+
+#[test]
+fn pings_are_told_apart_from_the_rest() {
+    let metrics = metrics();
+    metrics.pinged();
+    let slis = metrics.render_slis().unwrap();
+    assert!(slis.contains("kubernetes_healthcheck{name=\"ping\",type=\"healthz\"} 1\n"));
+    assert!(slis.contains("kubernetes_healthchecks_total{name=\"ping\",status=\"success\",type=\"healthz\"} 1\n"));
+    assert!(!metrics.render(Duration::ZERO).unwrap().contains("kubernetes_healthcheck"));
+}

@@ -1,0 +1,93 @@
+//! The server for everybody who looks: metrics, the configuration, and what this process is.
+
+use super::answer::{self, Answer};
+use super::clock::Clock;
+use super::http::Handler;
+use super::zpages;
+use crate::health::{SharedHealth, Time};
+use crate::metrics::{self, Metrics};
+use bytes::Bytes;
+use http::header::HeaderValue;
+use http::{Method, Request, StatusCode};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// Changes the verbosity of the log to a level of `-v`.
+pub type SetVerbosity = Arc<dyn Fn(i32) + Send + Sync>;
+
+/// What the pages are made of.
+#[derive(Clone)]
+pub struct MetricsPages {
+    /// For `/metrics`.
+    pub metrics: Arc<Metrics>,
+    /// Knows how long changes have been waiting.
+    pub health: SharedHealth,
+    /// The one that `health` is told by.
+    pub clock: Clock,
+    /// When the process started.
+    pub started: Time,
+    /// The word on `/proxyMode`.
+    pub mode: &'static str,
+    /// The configuration in force, as JSON, for `/configz`.
+    pub configz: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Flags with their values, for `/flagz`.
+    pub flags: BTreeMap<String, String>,
+    /// Given if `/debug/flags/v` may be used (`enableProfiling`).
+    pub set_verbosity: Option<SetVerbosity>,
+}
+
+impl MetricsPages {
+    /// Answers for these pages.
+    pub fn handler(self) -> Handler {
+        Arc::new(move |request| self.answer(request))
+    }
+
+    fn answer(&self, request: &Request<Bytes>) -> Answer {
+        match request.uri().path() {
+            "/metrics" => exposition(self.metrics.render(self.health.queue_age((self.clock)()))),
+            "/metrics/slis" => exposition(self.metrics.render_slis()),
+            "/healthz" | "/healthz/ping" => {
+                self.metrics.pinged();
+                answer::text(StatusCode::OK, "ok")
+            }
+            "/proxyMode" => answer::text(StatusCode::OK, self.mode),
+            "/configz" => answer::json(StatusCode::OK, (self.configz)()),
+            "/flagz" => zpages::answer(request, || zpages::flagz(&self.flags)),
+            "/statusz" => zpages::answer(request, || zpages::statusz(self.started, (self.clock)())),
+            "/debug/flags/v" => match &self.set_verbosity {
+                Some(set) => verbosity(request, set),
+                None => answer::not_found(),
+            },
+            _ => answer::not_found(),
+        }
+    }
+}
+
+impl fmt::Debug for MetricsPages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MetricsPages").field("mode", &self.mode).field("flags", &self.flags).finish_non_exhaustive()
+    }
+}
+
+fn exposition(text: Result<String, metrics::Error>) -> Answer {
+    match text {
+        Ok(text) => answer::answer(StatusCode::OK, HeaderValue::from_static(metrics::CONTENT_TYPE), text),
+        Err(error) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+fn verbosity(request: &Request<Bytes>, set: &SetVerbosity) -> Answer {
+    if request.method() != Method::PUT {
+        // Not 405, as one should think: clients know Kubernetes' answer.
+        return answer::text(StatusCode::NOT_ACCEPTABLE, "only PUT is understood here\n");
+    }
+    let body = String::from_utf8_lossy(request.body());
+    match body.trim().parse() {
+        Ok(level) => {
+            set(level);
+            answer::text(StatusCode::OK, format!("the log's verbosity is {level} now\n"))
+        }
+        Err(error) => answer::text(StatusCode::BAD_REQUEST, format!("{body:?} is no verbosity: {error}\n")),
+    }
+}
