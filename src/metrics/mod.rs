@@ -48,7 +48,7 @@ pub struct Pass<'a> {
     pub took: Duration,
     /// When it ended, since 1970.
     pub ended: Duration,
-    /// How long ago each piece of news came that it acted on; empty if the input had not changed.
+    /// How long ago, at its end, each piece of news came that it acted on; empty if the input had not changed.
     pub news: &'a [Duration],
 }
 

@@ -97,6 +97,8 @@ async fn converse(stream: TcpStream, handler: Handler, limits: Limits) {
     let respond = async |request| Ok::<_, Infallible>(respond(request, &handler, limits.body).await);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        // As Go writes them, for those that look for `X-Load-Balancing-Endpoint-Weight` letter by letter.
+        .title_case_headers(true)
         .header_read_timeout(limits.head)
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(stream), service_fn(respond));

@@ -1,17 +1,17 @@
 //! The HTTP servers that kube-proxy has: health for load balancers and kubelets, metrics for everybody who looks, and
 //! one small server for each Service with a `healthCheckNodePort`.
 //!
-//! [`listener`] opens sockets and [`http`] serves requests on them; [`healthz`], [`metrics`] (with [`zpages`]) and
-//! [`health_check`] say what is answered; [`Server`] keeps one of the first two up. Nothing here reads the state of
-//! Services or of the kernel: what is told is in [`crate::health`] and [`crate::metrics`].
+//! `listener` opens sockets and `http` serves requests on them; [`healthz`], [`MetricsPages`] (with `zpages`) and
+//! [`HealthCheckServers`] say what is answered; [`Server`] keeps one of the first two up. Nothing here knows Services or
+//! the kernel: what is told is in [`crate::health`] and [`crate::metrics`].
 
 mod answer;
 mod clock;
-pub mod health_check;
+mod health_check;
 mod healthz;
 mod http;
 mod listener;
-mod metrics;
+mod pages;
 mod zpages;
 
 use http::{Connections, Limits};
@@ -24,7 +24,7 @@ pub use clock::{Clock, system_clock};
 pub use health_check::{HealthCheck, HealthCheckServers, ListenFailure};
 pub use healthz::healthz;
 pub use http::Handler;
-pub use metrics::{MetricsPages, SetVerbosity};
+pub use pages::{MetricsPages, SetVerbosity};
 
 /// Between two attempts to bind.
 const RETRY: Duration = Duration::from_secs(5);

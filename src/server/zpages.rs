@@ -50,11 +50,10 @@ pub fn statusz(started: Time, now: Time) -> String {
 }
 
 fn takes_text(request: &Request<Bytes>) -> bool {
-    let mut accepted = request.headers().get_all(ACCEPT).iter().peekable();
-    if accepted.peek().is_none() {
-        return true;
-    }
-    let ranges = accepted.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    let mut types = ranges.map(|range| range.split(';').next().unwrap_or_default().trim());
-    types.any(|name| ["text/plain", "text/*", "*/*"].iter().any(|text| name.eq_ignore_ascii_case(text)))
+    let values = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let ranges = values.flat_map(|value| value.split(',')).map(|range| range.split(';').next().unwrap_or_default());
+    let mut types = ranges.map(str::trim).filter(|name| !name.is_empty()).peekable();
+    // Who says nothing takes everything.
+    types.peek().is_none()
+        || types.any(|name| ["text/plain", "text/*", "*/*"].iter().any(|text| name.eq_ignore_ascii_case(text)))
 }

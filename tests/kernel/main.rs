@@ -19,6 +19,7 @@ mod network;
 mod node;
 mod program;
 mod record;
+mod servers;
 mod service;
 mod smoke;
 mod traffic;
@@ -51,6 +52,7 @@ fn trials() -> Vec<Trial> {
         network::trials(),
         node::trials(),
         record::trials(),
+        servers::trials(),
         service::trials(),
         smoke::trials(),
         traffic::trials(),
