@@ -109,7 +109,6 @@ impl HealthCheckServers {
         let fresh = || Served { port, local_endpoints: Arc::default(), listeners: BTreeMap::new() };
         let served = self.services.entry(service.clone()).or_insert_with(fresh);
         served.local_endpoints.store(local_endpoints, Ordering::Relaxed);
-        let handler = handler(service, &served.local_endpoints, &self.health, &self.clock);
         let mut failures = Vec::new();
         for ip in addresses {
             if served.listeners.contains_key(ip) {
@@ -118,7 +117,8 @@ impl HealthCheckServers {
             let address = SocketAddr::from((*ip, port));
             match listener::at(address) {
                 Ok(socket) => {
-                    let serving = http::serve(socket, handler.clone(), self.connections.clone());
+                    let handler = handler(service, &served.local_endpoints, &self.health, &self.clock);
+                    let serving = http::serve(socket, handler, self.connections.clone());
                     served.listeners.insert(*ip, Listening(tokio::spawn(serving)));
                 }
                 Err(source) => failures.push(ListenFailure { service: service.clone(), address, source }),

@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 /// Answers a request. It must not block: all servers share one thread.
 pub type Handler = Arc<dyn Fn(&Request<Bytes>) -> Answer + Send + Sync>;
 
-/// How much one client may use.
+/// How much clients may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Open at one time.
