@@ -1,5 +1,7 @@
 //! What `deploy/` and `systemd/` say, for tests: objects, command lines, configurations, and what the role allows.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
