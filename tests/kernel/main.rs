@@ -15,6 +15,7 @@ mod contract_linux;
 mod cost;
 mod demo;
 mod lab;
+mod migration;
 mod network;
 mod node;
 mod program;
@@ -49,6 +50,7 @@ fn trials() -> Vec<Trial> {
         contract_linux::trials(),
         cost::trials(),
         demo::trials(),
+        migration::trials(),
         network::trials(),
         node::trials(),
         record::trials(),

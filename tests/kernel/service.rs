@@ -14,12 +14,14 @@ use std::time::Duration;
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("service::the_service_manager_hears_of_ready_alive_and_stopping", service_manager),
-        trial("service::with_no_right_but_to_the_network_it_does_all_its_work", least_privilege),
+        trial("service::with_no_right_but_to_the_network_it_does_all_its_work", as_the_unit),
+        trial("service::as_user_0_with_the_daemon_sets_one_right_it_does_all_its_work", as_the_container),
     ]
 }
 
 /// The user `nobody`, with the one capability of the unit.
-const SETPRIV: [&str; 7] = [
+const UNIT: [&str; 8] = [
+    "setpriv",
     "--reuid=65534",
     "--regid=65534",
     "--clear-groups",
@@ -28,6 +30,20 @@ const SETPRIV: [&str; 7] = [
     "--bounding-set=-all,+net_admin",
     "--no-new-privs",
 ];
+/// What the DaemonSet asks of the container runtime for the daemon: a user 0 that has no capability but one, and a
+/// read-only root file system.
+const CONTAINER: [&str; 9] = [
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    "mount -o remount,bind,ro / && exec \"$@\"",
+    "sh",
+    "setpriv",
+    "--bounding-set=-all,+net_admin",
+    "--no-new-privs",
+];
+const DAEMON_SET: &str = include_str!("../../deploy/kustomize/base/daemon-set.yaml");
 
 fn service_manager() {
     let directory = tempfile::tempdir().unwrap();
@@ -58,18 +74,31 @@ fn wait_for(manager: &UnixDatagram, word: &str) {
     }
 }
 
-fn least_privilege() {
+fn as_the_unit() {
+    does_all_its_work(&UNIT);
+}
+
+fn as_the_container() {
+    for asked in ["allowPrivilegeEscalation: false", "readOnlyRootFilesystem: true", "drop: [ALL]", "add: [NET_ADMIN]"]
+    {
+        assert!(DAEMON_SET.contains(asked), "{asked}");
+    }
+    does_all_its_work(&CONTAINER);
+}
+
+/// Runs ipvsd by `launcher`, which takes every right but one from it, where sysctls cannot be written.
+fn does_all_its_work(launcher: &[&str]) {
     let directory = tempfile::Builder::new().permissions(open_to_all()).tempdir().unwrap();
     let path = directory.path().to_str().unwrap();
     fs::write(directory.path().join("a.yaml"), service(0, &[1, 2])).unwrap();
-    let as_nobody = |arguments: &[&str]| {
-        let arguments = [&SETPRIV[..], &[IPVSD], arguments].concat();
-        Command::new("setpriv").args(arguments).output().unwrap()
+    let launched = |arguments: &[&str]| {
+        let words = [launcher, &[IPVSD], arguments].concat();
+        Command::new(words[0]).args(&words[1..]).output().unwrap()
     };
     // As under ProtectKernelTunables: sysctls must be right already.
     let protect = || run("mount", &["--bind", "-o", "ro", "/proc/sys", "/proc/sys"]);
     protect();
-    let refused = as_nobody(&["run", "--once", "--manifests", path]);
+    let refused = launched(&["run", "--once", "--manifests", path]);
     assert_eq!(refused.status.code(), Some(2));
     let errors = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(errors.contains("net/ipv4/") && errors.contains("set it on the host"), "{errors}");
@@ -80,11 +109,11 @@ fn least_privilege() {
         fs::write(format!("/proc/sys/{}", path.replace('.', "/")), value).unwrap();
     }
     protect();
-    stdout(&as_nobody(&["run", "--once", "--manifests", path]), 0);
+    stdout(&launched(&["run", "--once", "--manifests", path]), 0);
     assert_eq!(rules().len(), 3);
-    assert_eq!(stdout(&as_nobody(&["diff", "--manifests", path]), 0), "");
-    assert_eq!(stdout(&as_nobody(&["list"]), 0), stdout(&ipvsd(&["list"]), 0));
-    assert_eq!(stdout(&as_nobody(&["cleanup"]), 0), "remove route: 1, remove virtual server: 1\n");
+    assert_eq!(stdout(&launched(&["diff", "--manifests", path]), 0), "");
+    assert_eq!(stdout(&launched(&["list"]), 0), stdout(&ipvsd(&["list"]), 0));
+    assert_eq!(stdout(&launched(&["cleanup"]), 0), "remove route: 1, remove virtual server: 1\n");
 }
 
 fn open_to_all() -> fs::Permissions {

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 pub mod arbitrary;
+pub mod deployment;
 pub mod oracle;
 
 use ipvsd::kernel::Kernel;
