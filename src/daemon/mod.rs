@@ -40,7 +40,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     for message in runtime.block_on(sources.first())? {
         sender.send(message)?;
     }
-    let wheel = Wheel::new(Reconciler::new(kernel, config.settings.clone(), config.options));
+    let wheel = Wheel::new(Reconciler::new(kernel, config.settings.clone(), config.options.clone()));
     info!(manifests = %config.manifests.display(), "started");
     let (ended, end) = tokio::sync::oneshot::channel::<()>();
     let wheel = thread::Builder::new().name("reconciler".into()).spawn(move || {
@@ -65,7 +65,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
 pub fn run_once(config: &Config) -> anyhow::Result<bool> {
     let kernel = prepared_kernel(config)?;
     let first = first_messages(config)?;
-    let mut wheel = Wheel::new(Reconciler::new(kernel, config.settings.clone(), config.options));
+    let mut wheel = Wheel::new(Reconciler::new(kernel, config.settings.clone(), config.options.clone()));
     for message in first {
         wheel.take(message);
     }
@@ -85,7 +85,7 @@ pub fn run_once(config: &Config) -> anyhow::Result<bool> {
 /// # Errors
 /// As [`run`], and when the kernel cannot be read.
 pub fn preview(config: &Config) -> anyhow::Result<(Vec<Op>, Vec<Problem>)> {
-    let mut reconciler = Reconciler::new(Linux::open()?, config.settings.clone(), config.options);
+    let mut reconciler = Reconciler::new(Linux::open()?, config.settings.clone(), config.options.clone());
     let mut problems = Vec::new();
     for message in first_messages(config)? {
         match message {

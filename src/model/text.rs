@@ -4,12 +4,13 @@
 //! tcp 10.0.0.1:80 wrr persistent 10800
 //!   10.1.0.1:8080 weight 1
 //! route 10.0.0.1 src 192.0.2.1
+//! device kube-ipvs0 10.0.0.1
 //! ```
 //! An operation is the same line behind `+` (comes), `~` (changes to) or `-` (goes); a destination's line then
 //! names its virtual server first.
 
 use super::{
-    DestinationKey, DestinationSpec, Family, Forwarding, Model, Op, Persistence, Protocol, RouteSpec, SchedulerFlags,
+    DestinationKey, DestinationSpec, Family, Forwarding, KUBE_PROXY_DEVICE, Model, Op, Persistence, Protocol, RouteSpec, SchedulerFlags,
     VirtualServer, VirtualServerKey, VirtualServerSpec,
 };
 use std::fmt::{self, Display, Formatter};
@@ -115,7 +116,11 @@ impl Display for Model {
                 writeln!(f, "  {destination} {spec}")?;
             }
         }
-        self.routes.iter().try_for_each(|(vip, spec)| writeln!(f, "{}", Route(*vip, *spec)))
+        self.routes.iter().try_for_each(|(vip, spec)| writeln!(f, "{}", Route(*vip, *spec)))?;
+        let Some(addresses) = &self.kube_proxy_device else { return Ok(()) };
+        write!(f, "device {KUBE_PROXY_DEVICE}")?;
+        addresses.iter().try_for_each(|address| write!(f, " {address}"))?;
+        writeln!(f)
     }
 }
 
@@ -131,6 +136,7 @@ impl Display for Op {
             Self::AddRoute(vip, spec) => write!(f, "+ {}", Route(*vip, *spec)),
             Self::UpdateRoute(vip, spec) => write!(f, "~ {}", Route(*vip, *spec)),
             Self::RemoveRoute(vip) => write!(f, "- route {vip}"),
+            Self::RemoveKubeProxyDevice => write!(f, "- device {KUBE_PROXY_DEVICE}"),
         }
     }
 }
@@ -149,6 +155,7 @@ mod tests {
         };
         let destination = DestinationKey { address: "fd00::2".parse().unwrap(), port: 5353 };
         let ops = [
+            (Op::RemoveKubeProxyDevice, "- device kube-ipvs0"),
             (Op::AddVirtualServer(key, spec), "+ udp [fd00::1]:53 mh flags port,0x20 persistent 300"),
             (
                 Op::UpdateDestination(key, destination, DestinationSpec::masquerading(3).drained()),
