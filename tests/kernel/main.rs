@@ -22,6 +22,7 @@ mod record;
 mod servers;
 mod service;
 mod smoke;
+mod takeover;
 mod traffic;
 mod traffic_changes;
 mod traffic_rig;
@@ -55,6 +56,7 @@ fn trials() -> Vec<Trial> {
         servers::trials(),
         service::trials(),
         smoke::trials(),
+        takeover::trials(),
         traffic::trials(),
         traffic_changes::trials(),
     ];
