@@ -38,11 +38,7 @@ impl ProxyOptions {
         Config {
             manifests: self.manifests,
             settings: Settings { scheduling: Scheduling::with_usual_flags(self.ipvs_scheduler), ..Settings::default() },
-            options: Options {
-                intervals,
-                drain_timeout: self.drain_timeout,
-                takeover: Takeover::AllBut(Vec::new()),
-            },
+            options: Options { intervals, drain_timeout: self.drain_timeout, takeover: Takeover::AllBut(Vec::new()) },
         }
     }
 }

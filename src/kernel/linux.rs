@@ -4,7 +4,7 @@
 //! which order, and what an errno means for which operation.
 
 use super::ipvs::encode::Encoder;
-use super::ipvs::{self, DestinationEntry, Identity, Info, VirtualServerEntry};
+use super::ipvs::{self, DestinationEntry, Identity, Info, Timeouts, VirtualServerEntry};
 use super::netlink::family::{self, FamilyError};
 use super::netlink::socket::RECEIVE_BUFFER;
 use super::netlink::{Answer, Counters, Malformed, Socket};
@@ -38,8 +38,8 @@ pub enum OpenError {
     Socket(#[from] io::Error),
     /// No IPVS.
     #[error(
-        "the kernel has no IPVS: the module ip_vs is not loaded, and {loading}; to load it at every boot, \
-         put a line `ip_vs` into /etc/modules-load.d/ipvsd.conf"
+        "the kernel has no IPVS: the module ip_vs is not loaded, and {loading}; load it on the host with \
+         `modprobe ip_vs`, and at every boot by a line `ip_vs` in /etc/modules-load.d/ipvsd.conf"
     )]
     ModuleMissing {
         /// What came of loading it.
@@ -97,6 +97,39 @@ impl Linux {
             Ok((server, destinations))
         });
         Ok(Table { virtual_servers: virtual_servers.collect::<Result<_, _>>()?, info: self.info })
+    }
+
+    /// IPVS's timeouts in this network namespace.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn timeouts(&mut self) -> Result<Timeouts, ObserveError> {
+        let (ipvs, what) = (self.ipvs, "timeouts");
+        let mut found = Err(ObserveError::Malformed { what, detail: "no answer".into() });
+        self.generic.exchange(
+            [()],
+            |batch, ()| ipvs.timeouts(batch),
+            |(), answer| found = data(what, answer, ipvs::decode::timeouts),
+        );
+        found
+    }
+
+    /// Sets IPVS's timeouts in this network namespace.
+    ///
+    /// # Errors
+    /// The kernel refuses, as it does with more seconds than it can count.
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), Errno> {
+        let ipvs = self.ipvs;
+        let mut outcome = Ok(());
+        self.generic.exchange(
+            [timeouts],
+            |batch, timeouts| ipvs.set_timeouts(batch, timeouts),
+            |_, answer| match answer {
+                Answer::Data(_) => {}
+                Answer::Refused(errno) | Answer::Lost(errno) => outcome = Err(errno),
+            },
+        );
+        outcome
     }
 
     fn virtual_servers(&mut self) -> Result<Vec<VirtualServerEntry>, ObserveError> {
@@ -167,12 +200,16 @@ impl Linux {
 
     fn observe_kube_proxy_device(&mut self, into: &mut Model) -> Result<(), ObserveError> {
         let mut found = Ok(None);
-        self.route.exchange([()], |batch, ()| device::link(batch), |(), answer| {
-            found = match answer {
-                Answer::Refused(Errno::ENODEV) => Ok(None),
-                answer => data(DEVICE, answer, device::decode_link),
-            };
-        });
+        self.route.exchange(
+            [()],
+            |batch, ()| device::link(batch),
+            |(), answer| {
+                found = match answer {
+                    Answer::Refused(Errno::ENODEV) => Ok(None),
+                    answer => data(DEVICE, answer, device::decode_link),
+                };
+            },
+        );
         let Some(index) = found? else { return Ok(()) };
         let mut addresses = BTreeSet::new();
         for family in [Family::Ipv4, Family::Ipv6] {

@@ -8,6 +8,7 @@ pub mod ipvs;
 pub mod linux;
 pub mod modules;
 pub mod netlink;
+pub mod node_setup;
 pub mod ownership;
 pub mod route;
 pub mod sysctl;

@@ -10,8 +10,8 @@
 //! names its virtual server first.
 
 use super::{
-    DestinationKey, DestinationSpec, Family, Forwarding, KUBE_PROXY_DEVICE, Model, Op, Persistence, Protocol, RouteSpec, SchedulerFlags,
-    VirtualServer, VirtualServerKey, VirtualServerSpec,
+    DestinationKey, DestinationSpec, Family, Forwarding, KUBE_PROXY_DEVICE, Model, Op, Persistence, Protocol,
+    RouteSpec, SchedulerFlags, VirtualServer, VirtualServerKey, VirtualServerSpec,
 };
 use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, SocketAddr};

@@ -21,6 +21,7 @@ mod program;
 mod record;
 mod servers;
 mod service;
+mod setup;
 mod smoke;
 mod takeover;
 mod traffic;
@@ -55,6 +56,7 @@ fn trials() -> Vec<Trial> {
         record::trials(),
         servers::trials(),
         service::trials(),
+        setup::trials(),
         smoke::trials(),
         takeover::trials(),
         traffic::trials(),

@@ -134,7 +134,8 @@ fn no_connection_notices() {
     for (conversation, name) in conversations.iter().zip(&names) {
         assert_eq!(&conversation.lock().unwrap().say("after").unwrap(), name);
     }
-    let routes = rig.on_node(|| iproute("route show table local proto 118") + &iproute("-6 route show table local proto 118"));
+    let routes =
+        rig.on_node(|| iproute("route show table local proto 118") + &iproute("-6 route show table local proto 118"));
     assert!(VIPS.iter().chain([&BUSY]).all(|vip| routes.contains(&format!("local {vip} dev lo"))), "{routes}");
     assert!(!routes.contains(IDLE), "{routes}");
 
