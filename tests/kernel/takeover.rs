@@ -4,13 +4,13 @@ use crate::contract::{ip, observe};
 use crate::lab::{run, trial};
 use crate::program::{IPVSD, eventually, rules, stdout};
 use crate::traffic_rig::{Rig, VIPS, requests, service, slices};
+use ipvsd::daemon;
 use ipvsd::demo::client::Conversation;
 use ipvsd::demo::namespace::Namespace;
-use ipvsd::desired::Settings;
 use ipvsd::kernel::linux::Linux;
 use ipvsd::kernel::{Kernel, Scope};
 use ipvsd::model::Op;
-use ipvsd::reconcile::{Options, Reconciler, Takeover};
+use ipvsd::reconcile::Takeover;
 use libtest_mimic::Trial;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -20,12 +20,12 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 /// This subject's tests.
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("takeover::no_connection_notices_that_kube_proxy_gave_way", no_connection_notices),
+        trial("takeover::killed_on_the_way_the_next_start_finishes_the_work", killed_on_the_way),
         trial("takeover::kube_proxy_can_come_back", kube_proxy_can_come_back),
         trial("takeover::an_empty_device_goes_and_one_of_another_kind_stays", empty_device),
         trial("takeover::what_is_excluded_stays_with_its_address", excluded),
@@ -110,6 +110,8 @@ fn no_connection_notices() {
     let mut conversations: Vec<_> = rig.in_client(|| targets.iter().map(|target| start(target)).collect());
     // From the node itself it carries the VIP as its source, which must stay the node's own.
     conversations.extend(rig.on_node(|| VIPS.map(|vip| start(&SocketAddr::from((ip(vip), 90)).to_string()))));
+    let sockets = rig.on_node(|| run("ss", &["-tn", "state", "established"]));
+    assert!(VIPS.iter().all(|vip| sockets.matches(vip).count() == 2), "the VIP is the source too: {sockets}");
     let names: Vec<_> = conversations.iter().map(|one| one.lock().unwrap().say("before").unwrap()).collect();
     // What kube-proxy was about: a destination that it let drain, and one that should not be there any more.
     rig.on_node(|| {
@@ -125,9 +127,7 @@ fn no_connection_notices() {
 
     let gone = |rig: &Rig| !rig.rules().contains(IDLE) && !rig.rules().contains("10.244.9.9");
     rig.wait_until("what nobody uses is gone", gone);
-    let after = lines(&rig.rules());
-    let differences: Vec<_> = before.symmetric_difference(&after).cloned().collect();
-    assert_eq!(differences, leftovers(), "{after:?}");
+    assert_eq!(differences(&before, &rig), leftovers());
     for request in requests(&VIPS) {
         assert_eq!(rig.spread(request, 12), [4, 4, 4], "{request:?}");
     }
@@ -143,6 +143,10 @@ fn no_connection_notices() {
     assert_eq!(stdout(&rig.ipvsd("diff"), 0), "", "the second start finds nothing to do");
     stdout(&rig.ipvsd("cleanup"), 0);
     assert_eq!(lines(&rig.rules()), lines(&STRANGERS.join("\n")), "all but the strangers' was known to be ours");
+}
+
+fn differences(before: &BTreeSet<String>, rig: &Rig) -> Vec<String> {
+    before.symmetric_difference(&lines(&rig.rules())).cloned().collect()
 }
 
 /// How the rules differ when all is done: the idle one is gone and the busy one drains.
@@ -183,6 +187,23 @@ fn while_answering(rig: &mut Rig, conversations: &[Mutex<Conversation>], work: i
     });
 }
 
+/// Some 25 sends read what is there, and then comes one for each phase.
+fn killed_on_the_way() {
+    let mut rig = rig_of_kube_proxy();
+    let before = lines(&rig.rules());
+    let start = |vip| Mutex::new(Conversation::start((ip(vip), 90).into()).unwrap());
+    let conversations = rig.in_client(|| [VIPS[0], VIPS[1], BUSY].map(start));
+    let mut devices = Vec::new();
+    for send in [26, 27, 28, 29] {
+        while_answering(&mut rig, &conversations, |rig| rig.start_daemon_killed_at(send));
+        devices.push(rig.on_node(has_device));
+    }
+    assert_eq!(devices.first(), Some(&true), "the first kill came too late to mean anything");
+    rig.start_daemon();
+    rig.wait_until("all is done", |rig| rig.on_node(|| !has_device()) && !rig.rules().contains(IDLE));
+    assert_eq!(differences(&before, &rig), leftovers());
+}
+
 /// It makes its virtual servers anew in place, which takes our tag off, and its device.
 fn kube_proxy_can_come_back() {
     let mut rig = rig_of_kube_proxy();
@@ -220,16 +241,15 @@ fn empty_device() {
     assert!(has_device());
 }
 
+/// Shown in cleaning up, which recognises what is kube-proxy's as `run` does.
 fn excluded() {
     make_device(&["10.96.0.1"]);
     for rule in ["-A -t 10.97.0.1:80 -s rr", "-A -t 10.96.0.1:80 -s rr"] {
         ipvsadm(rule);
     }
     let excluding = |network: &str| {
-        let takeover = Takeover::AllBut(vec![network.parse().unwrap()]);
-        let options = Options { takeover, ..Options::default() };
-        let mut reconciler = Reconciler::new(Linux::open().unwrap(), Settings::default(), options);
-        assert!(reconciler.pass(Duration::ZERO).is_good());
+        let report = daemon::cleanup(Takeover::AllBut(vec![network.parse().unwrap()])).unwrap();
+        assert!(report.is_good(), "{report}");
     };
     excluding("10.96.0.0/16");
     assert_eq!(rules(), ["-A -t 10.96.0.1:80 -s rr", "-A -t 10.97.0.1:80 -s rr"]);
@@ -237,6 +257,9 @@ fn excluded() {
     excluding("10.97.0.0/16");
     assert_eq!(rules(), ["-A -t 10.97.0.1:80 -s rr"]);
     assert!(!has_device());
+    ipvsadm("-A -t 10.96.0.1:80 -s rr");
+    excluding("10.99.0.0/16");
+    assert_eq!(rules().len(), 2, "without the device nothing is kube-proxy's");
 }
 
 /// As in a large cluster, with some IPv6.
