@@ -11,7 +11,8 @@ use std::fmt;
 pub struct FakeKernel {
     /// What it holds of ours, and kube-proxy's device.
     pub model: Model,
-    /// Virtual servers of somebody else. Adding one of these keys is refused, nothing else can reach them.
+    /// Virtual servers of somebody else. Adding one of these keys is refused, nothing else can reach them: what
+    /// kube-proxy made, and is to be taken over, belongs into `untagged`.
     pub foreign: BTreeSet<VirtualServerKey>,
     /// Those of the virtual servers in `model` that lack the tag, because of an `ipvsadm -E` or because kube-proxy made
     /// them; an update restores or gives it.

@@ -60,7 +60,7 @@ impl fmt::Display for Missing {
     }
 }
 
-/// Loads the modules that balancing with these schedulers needs, those that are not there; returns what is missing then.
+/// Loads those modules that balancing with these schedulers needs and that are not there. Returns what is missing then.
 pub fn load_needed(schedulers: impl IntoIterator<Item = SchedulerName>) -> Vec<Missing> {
     let of_schedulers = schedulers.into_iter().map(|name| format!("ip_vs_{name}"));
     let needed = ["nf_conntrack", "ip_vs"].map(str::to_owned).into_iter().chain(of_schedulers);

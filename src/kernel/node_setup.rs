@@ -6,6 +6,7 @@
 use super::ipvs::Timeouts;
 use super::linux::Linux;
 use super::sysctl::{self, KernelVersion, Setting, SysctlError};
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -78,12 +79,19 @@ pub struct Difference {
 
 /// A setting that could not be brought to what is wanted.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {} stays instead of {}", .difference.setting.path, .difference.found.as_deref().unwrap_or("unknown"), .difference.setting.value)]
+#[error("{difference}, and cannot be set")]
 pub struct Unset {
     /// Which, and how it is.
     pub difference: Difference,
     /// Why.
     pub source: io::Error,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { setting: Setting { path, value }, found, .. } = self;
+        write!(f, "{path} is {}, not {value}", found.as_deref().unwrap_or("unknown"))
+    }
 }
 
 /// Sets what `setup` asks for and what balancing needs.
@@ -258,7 +266,7 @@ fn timeouts_difference(setup: &NodeSetup, kernel: &mut Linux) -> Result<Option<(
         return Ok(None);
     }
     let difference = |wanted: Timeouts, found: Option<Timeouts>| Difference {
-        setting: Setting { path: "IPVS timeouts", value: wanted.to_string() },
+        setting: Setting { path: "ipvsadm --set", value: wanted.to_string() },
         found: found.map(|found| found.to_string()),
         is_required: false,
     };
@@ -412,7 +420,7 @@ mod tests {
         let prepared = establish(root.path(), differences(root.path(), &tuned).unwrap()).unwrap();
         assert_eq!(prepared.set, []);
         let [unset] = &prepared.unset[..] else { panic!("{:?}", prepared.unset) };
-        let stays = "/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal: unknown stays instead of 1";
+        let stays = "/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal is unknown, not 1, and cannot be set";
         assert_eq!(unset.to_string(), stays);
     }
 

@@ -15,7 +15,7 @@ pub const ROOT: &str = "/";
 /// A setting and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// The file; or, for what is no file, its name.
+    /// The file; or, for what is no file, the command that would set it.
     pub path: &'static str,
     /// The text that it should hold.
     pub value: String,

@@ -146,6 +146,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn kube_proxys_device_is_a_line_of_the_model() {
+        let device = |addresses: &[&str]| {
+            let kube_proxy_device = Some(addresses.iter().map(|address| address.parse().unwrap()).collect());
+            Model { kube_proxy_device, ..Model::default() }.to_string()
+        };
+        assert_eq!(device(&["10.0.0.1", "fd00::1"]), "device kube-ipvs0 10.0.0.1 fd00::1\n");
+        assert_eq!(device(&[]), "device kube-ipvs0\n");
+    }
+
+    #[test]
     fn operations_read_like_the_lines_of_a_model() {
         let key = VirtualServerKey::new("fd00::1".parse().unwrap(), 53, Protocol::Udp);
         let spec = VirtualServerSpec {

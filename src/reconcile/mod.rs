@@ -187,8 +187,8 @@ impl<K: Kernel> Reconciler<K> {
         self.touched.append(&mut self.plan.update(&self.state, &self.settings, dirty));
     }
 
-    /// Reads everything. What was ours when last seen and is foreign now was edited by hand: it is ours to repair. So is
-    /// what kube-proxy left.
+    /// Reads everything. What was ours when last seen and is foreign now was edited by hand: it is ours to repair. So
+    /// is what kube-proxy left.
     fn read_all(&mut self) -> Result<Observation, ObserveError> {
         let mut seen = self.kernel.observe(Scope::All)?;
         let Self { found, options, plan, .. } = self;

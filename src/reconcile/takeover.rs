@@ -1,10 +1,10 @@
 //! Taking over from a kube-proxy that ran in ipvs mode on this node: which virtual servers were its own, and when its
 //! device may go.
 //!
-//! kube-proxy marks nothing as its own, but keeps every VIP on a device. While that device is there, a virtual server on
-//! one of its addresses was kube-proxy's; so was one that a Service asks for and that has another address, a node port
-//! for instance. Read like one of ours that lost its tag, each of them is then repaired in place, or drains if nobody
-//! asks for it. The device goes last, when routes of ours keep its addresses local.
+//! kube-proxy marks nothing as its own, but keeps every VIP on a device. While that device is there, a virtual server
+//! on one of its addresses was kube-proxy's; so was one that a Service asks for and that has another address, a node
+//! port for instance. Read like one of ours that lost its tag, each of them is then repaired in place, or drains if
+//! nobody asks for it. The device goes last, when routes of ours keep its addresses local.
 
 use crate::kernel::{Cause, Observation};
 use crate::model::{Model, Op, Phase, VirtualServerKey};

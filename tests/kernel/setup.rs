@@ -63,10 +63,11 @@ fn everything_asked_for() {
 
     let untold: Vec<_> = prepared.unset.iter().map(ToString::to_string).collect();
     let maximum = read(&["net.netfilter.nf_conntrack_max"]);
-    let stays = format!("/proc/sys/net/netfilter/nf_conntrack_max: {maximum}stays instead of 1000004");
+    let stays =
+        format!("/proc/sys/net/netfilter/nf_conntrack_max is {}, not 1000004, and cannot be set", maximum.trim());
     assert_eq!(untold.len(), 2, "{untold:?}");
     assert_eq!(untold[0], stays);
-    assert!(untold[1].starts_with("/sys/module/nf_conntrack/parameters/hashsize: "), "{untold:?}");
+    assert!(untold[1].starts_with("/sys/module/nf_conntrack/parameters/hashsize is "), "{untold:?}");
 
     let left: Vec<_> = survey(&setup, &mut linux).unwrap();
     assert!(left.iter().eq(prepared.unset.iter().map(|unset| &unset.difference)), "{left:?}");
@@ -80,7 +81,7 @@ fn timeouts_not_asked_for_stay() {
     let setup = NodeSetup { ipvs_timeouts: udp, ..NodeSetup::default() };
     let prepared = prepare(&setup, &mut linux).unwrap();
     let line = prepared.set.last().unwrap().to_string();
-    assert_eq!(line, "IPVS timeouts = tcp 100 s, tcpfin 50 s, udp 1 s");
+    assert_eq!(line, "ipvsadm --set = tcp 100 s, tcpfin 50 s, udp 1 s");
     assert_eq!(run("ipvsadm", &["-L", "--timeout"]), "Timeout (tcp tcpfin udp): 100 50 1\n");
 }
 
@@ -90,8 +91,7 @@ fn timeouts_beyond_the_kernels_count() {
     let tcp = IpvsTimeouts { tcp: Some(Duration::MAX), ..IpvsTimeouts::default() };
     let prepared = prepare(&NodeSetup { ipvs_timeouts: tcp, ..NodeSetup::default() }, &mut linux).unwrap();
     let [unset] = &prepared.unset[..] else { panic!("{:?}", prepared.unset) };
-    let stays =
-        "IPVS timeouts: tcp 100 s, tcpfin 50 s, udp 20 s stays instead of tcp 4294967295 s, tcpfin 50 s, udp 20 s";
+    let stays = "ipvsadm --set is tcp 100 s, tcpfin 50 s, udp 20 s, not tcp 4294967295 s, tcpfin 50 s, udp 20 s, and cannot be set";
     assert_eq!(unset.to_string(), stays);
 }
 
