@@ -14,10 +14,11 @@ use ipvsd::desired::{Plan, Settings};
 use ipvsd::diff::diff;
 use ipvsd::kernel::Errno;
 use ipvsd::kernel::fake::FakeKernel;
-use ipvsd::model::{Model, Op};
-use ipvsd::reconcile::{Options, Reconciler};
+use ipvsd::model::{Model, Op, VirtualServerKey};
+use ipvsd::reconcile::{Options, Reconciler, Takeover};
 use ipvsd::state::{Change, State};
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use support::oracle::Cluster;
 use support::{arbitrary, settle};
@@ -26,7 +27,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
     #[test]
-    fn applying_the_diff_gives_what_is_wanted(wanted in arbitrary::model(), found in arbitrary::model()) {
+    fn applying_the_diff_gives_what_is_wanted(wanted in arbitrary::model(), found in arbitrary::found_model()) {
         let ops = diff(&wanted, &found);
         prop_assert!(ops.is_sorted_by_key(Op::phase));
         let mut result = found;
@@ -84,7 +85,8 @@ proptest! {
         foreign in prop::collection::btree_set(arbitrary::virtual_server_key(), 0..4),
     ) {
         let kernel = FakeKernel { foreign: foreign.clone(), ..FakeKernel::default() };
-        let options = Options { drain_timeout: Duration::from_secs(5), ..Options::default() };
+        let takeover = Takeover::AllBut(vec![]);
+        let options = Options { drain_timeout: Duration::from_secs(5), takeover, ..Options::default() };
         let mut reconciler = Reconciler::new(kernel, Settings::default(), options);
         let mut cluster = Cluster::default();
         let mut now = Duration::ZERO;
@@ -127,16 +129,24 @@ proptest! {
 /// Somebody else changes things that are ours, and the kernel has a bad moment.
 fn meddle(kernel: &mut FakeKernel, mess: Model, trouble: u8) {
     if trouble % 5 == 2 {
-        kernel.edited = kernel.model.virtual_servers.keys().copied().collect();
+        kernel.untagged = kernel.model.virtual_servers.keys().copied().collect();
     }
     for (key, server) in mess.virtual_servers {
-        if !kernel.foreign.contains(&key) && !kernel.edited.contains(&key) {
+        if !kernel.foreign.contains(&key) && !kernel.untagged.contains(&key) {
             kernel.model.virtual_servers.insert(key, server);
         }
     }
     kernel.model.routes.extend(mess.routes);
     if trouble % 5 == 1 {
         kernel.model = Model::default();
+    }
+    if trouble % 7 == 3 {
+        // kube-proxy was here, and has what is ours for its own.
+        let foreign: BTreeSet<_> = kernel.foreign.iter().filter_map(VirtualServerKey::address).collect();
+        let others = |key: &&VirtualServerKey| key.address().is_none_or(|address| !foreign.contains(&address));
+        kernel.untagged = kernel.model.virtual_servers.keys().filter(others).copied().collect();
+        let vips = kernel.untagged.iter().filter_map(VirtualServerKey::address).collect();
+        kernel.model.kube_proxy_device = Some(vips);
     }
     kernel.unreadable = usize::from(trouble % 3);
     kernel.refuses = match trouble % 4 {

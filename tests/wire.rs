@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use ipvsd::kernel::ipvs::encode::Encoder;
-use ipvsd::kernel::ipvs::{self, DestinationEntry, Identity, Info, Tunnel, VirtualServerEntry};
+use ipvsd::kernel::ipvs::{self, DestinationEntry, Identity, Info, Timeouts, Tunnel, VirtualServerEntry};
 use ipvsd::kernel::netlink::decode::{Attribute, Received, attributes, messages, status};
 use ipvsd::kernel::netlink::{Batch, family};
-use ipvsd::kernel::route;
+use ipvsd::kernel::{device, route};
 use ipvsd::model::{
     DestinationKey, DestinationSpec, Family, Forwarding, Op, Persistence, Protocol, RouteSpec, SchedulerFlags,
     VirtualServerKey, VirtualServerSpec,
@@ -271,6 +271,30 @@ fn answers_to_single_requests_are_understood() {
 }
 
 #[test]
+fn timeouts_are_set_as_ipvsadm_sets_them_and_read_back() {
+    let wanted = Timeouts { tcp: 901, tcp_fin: 121, udp: 301 };
+    let theirs = recorded("ipvsadm --set 901 121 301").remove(0);
+    let mut batch = Batch::new(1);
+    ENCODER.set_timeouts(&mut batch, wanted);
+    batch.acknowledge_last();
+    assert_eq!(only(batch.bytes()).payload, only(&theirs).payload);
+    let answer = recorded("timeouts");
+    assert_eq!(ipvs::decode::timeouts(payloads(&answer)[0]), Ok(wanted));
+}
+
+#[test]
+fn kube_proxys_device_is_understood() {
+    let link = recorded("kube-proxy's device");
+    assert_eq!(device::decode_link(payloads(&link)[0]), Ok(Some(7)));
+    for (family, name, address) in [(Family::Ipv4, "IPv4", "10.96.0.2"), (Family::Ipv6, "IPv6", "fd00:96::2")] {
+        let datagrams = recorded(&format!("{name} addresses on it"));
+        let read = |payload| device::decode_address(payload, (family, 7)).unwrap();
+        let found: Vec<_> = payloads(&datagrams).into_iter().filter_map(read).collect();
+        assert_eq!(found, [ip(address)]);
+    }
+}
+
+#[test]
 fn only_our_routes_are_read_from_a_dump() {
     let found = |family, name: &str| -> Vec<_> {
         let datagrams = recorded(name);
@@ -325,8 +349,10 @@ fn any_destination() -> impl Strategy<Value = (DestinationKey, DestinationSpec)>
 /// Every decoder there is.
 fn decode_everything(bytes: &[u8]) {
     let _ = (status(bytes), ipvs::decode::info(bytes), ipvs::decode::service(bytes), family::number(bytes));
+    let _ = (ipvs::decode::timeouts(bytes), device::decode_link(bytes));
     for family in [Family::Ipv4, Family::Ipv6] {
         let _ = (ipvs::decode::destination(bytes, family), route::decode(bytes, family));
+        let _ = device::decode_address(bytes, (family, 7));
     }
     for message in messages(bytes).filter_map(Result::ok).filter(|message| message.payload.len() < bytes.len()) {
         decode_everything(message.payload);

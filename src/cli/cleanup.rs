@@ -2,12 +2,13 @@
 
 use super::{NO, complain};
 use crate::daemon;
+use crate::reconcile::Takeover;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// Removes what is ours and says how much it was.
 pub fn run() -> anyhow::Result<ExitCode> {
-    let report = daemon::cleanup()?;
+    let report = daemon::cleanup(Takeover::Nothing)?;
     // What was done is done, whether or not it can be told.
     _ = writeln!(io::stdout(), "{report}");
     for (op, cause) in &report.failed {

@@ -3,8 +3,8 @@
 use crate::config::{Config, duration};
 use crate::desired::Settings;
 use crate::model::SchedulerName;
-use crate::reconcile::Options;
 use crate::reconcile::pace::Intervals;
+use crate::reconcile::{Options, Takeover};
 use crate::state::Scheduling;
 use clap::Args;
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ impl ProxyOptions {
         Config {
             manifests: self.manifests,
             settings: Settings { scheduling: Scheduling::with_usual_flags(self.ipvs_scheduler), ..Settings::default() },
-            options: Options { intervals, drain_timeout: self.drain_timeout },
+            options: Options { intervals, drain_timeout: self.drain_timeout, takeover: Takeover::AllBut(Vec::new()) },
         }
     }
 }

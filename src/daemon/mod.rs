@@ -11,17 +11,18 @@ mod wheel;
 
 use crate::config::Config;
 use crate::desired::{Moment, Settings};
-use crate::kernel::linux::Linux;
-use crate::kernel::sysctl::{self, Setting};
+use crate::kernel::linux::{Linux, OpenError};
+use crate::kernel::modules;
+use crate::kernel::node_setup::{self, NodeSetup};
 use crate::model::Op;
-use crate::reconcile::{Options, Reconciler, Report};
+use crate::reconcile::{Options, Reconciler, Report, Takeover};
 use crate::state::{Change, Problem};
 use anyhow::Context;
 use service_manager::ServiceManager;
 use std::sync::mpsc;
 use std::thread;
 use tokio::runtime::{Builder, Runtime};
-use tracing::info;
+use tracing::{info, warn};
 use watch::Sources;
 use wheel::{Message, Wheel};
 
@@ -40,7 +41,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     for message in runtime.block_on(sources.first())? {
         sender.send(message)?;
     }
-    let wheel = Wheel::new(Reconciler::new(kernel, config.settings.clone(), config.options));
+    let wheel = Wheel::new(Reconciler::new(kernel, config.settings.clone(), config.options.clone()));
     info!(manifests = %config.manifests.display(), "started");
     let (ended, end) = tokio::sync::oneshot::channel::<()>();
     let wheel = thread::Builder::new().name("reconciler".into()).spawn(move || {
@@ -65,7 +66,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
 pub fn run_once(config: &Config) -> anyhow::Result<bool> {
     let kernel = prepared_kernel(config)?;
     let first = first_messages(config)?;
-    let mut wheel = Wheel::new(Reconciler::new(kernel, config.settings.clone(), config.options));
+    let mut wheel = Wheel::new(Reconciler::new(kernel, config.settings.clone(), config.options.clone()));
     for message in first {
         wheel.take(message);
     }
@@ -85,7 +86,7 @@ pub fn run_once(config: &Config) -> anyhow::Result<bool> {
 /// # Errors
 /// As [`run`], and when the kernel cannot be read.
 pub fn preview(config: &Config) -> anyhow::Result<(Vec<Op>, Vec<Problem>)> {
-    let mut reconciler = Reconciler::new(Linux::open()?, config.settings.clone(), config.options);
+    let mut reconciler = Reconciler::new(Linux::open()?, config.settings.clone(), config.options.clone());
     let mut problems = Vec::new();
     for message in first_messages(config)? {
         match message {
@@ -102,12 +103,29 @@ pub fn preview(config: &Config) -> anyhow::Result<(Vec<Op>, Vec<Problem>)> {
     Ok((ops, problems))
 }
 
+/// Sets and loads what [`run`] needs, for one that may do so before one that may not (`kube-proxy --init-only`).
+///
+/// # Errors
+/// As [`run`], as far as the kernel is concerned.
+pub fn init_only(config: &Config) -> anyhow::Result<()> {
+    for missing in modules::load_needed([config.settings.scheduling.scheduler]) {
+        warn!("{missing}");
+    }
+    prepared_kernel(config).map(drop)
+}
+
 /// Removes everything ipvsd made, without waiting for connections: a pass like any other, with nothing wanted.
+/// With `takeover` also what kube-proxy's ipvs mode left on its device; where the kernel has no IPVS there is none.
 ///
 /// # Errors
 /// When the kernel cannot be opened or read.
-pub fn cleanup() -> anyhow::Result<Report> {
-    let mut reconciler = Reconciler::new(Linux::open()?, Settings::default(), Options::default());
+pub fn cleanup(takeover: Takeover) -> anyhow::Result<Report> {
+    let kernel = match Linux::open() {
+        Err(OpenError::ModuleMissing { .. }) if takeover != Takeover::Nothing => return Ok(Report::default()),
+        kernel => kernel?,
+    };
+    let options = Options { takeover, ..Options::default() };
+    let mut reconciler = Reconciler::new(kernel, Settings::default(), options);
     let mut report = reconciler.pass(Moment::ZERO);
     match report.unread.take() {
         Some(error) => Err(error.into()),
@@ -118,12 +136,19 @@ pub fn cleanup() -> anyhow::Result<Report> {
 /// Opens the kernel, sets the sysctls that balancing needs and proves that it can balance.
 fn prepared_kernel(config: &Config) -> anyhow::Result<Linux> {
     let mut kernel = Linux::open()?;
-    for Setting { path, value } in sysctl::prepare()? {
-        info!("set {path} to {value}");
+    let prepared = node_setup::prepare(&NodeSetup::default(), &mut kernel)?;
+    for setting in prepared.set {
+        info!("set {setting}");
+    }
+    for unset in prepared.unset {
+        warn!("{unset}: {}", unset.source);
     }
     let scheduler = config.settings.scheduling.scheduler;
     probe::probe(&mut kernel, scheduler).with_context(|| {
-        format!("this kernel cannot balance with the scheduler {scheduler} (module ip_vs_{scheduler})")
+        format!(
+            "this kernel cannot balance with the scheduler {scheduler}; load its module (`modprobe ip_vs_{scheduler}`) \
+             or choose another one"
+        )
     })?;
     Ok(kernel)
 }

@@ -61,7 +61,7 @@ impl Drains {
                 Some(Cow::Owned(VirtualServer { spec: wanted.spec, destinations: destinations.collect() }))
             }
             (None, Some(found)) if !departing.is_empty() => {
-                Some(Cow::Owned(VirtualServer { spec: found.spec, destinations: departing }))
+                Some(Cow::Owned(VirtualServer { spec: found.spec.as_ours(), destinations: departing }))
             }
             (None, _) => None,
         }

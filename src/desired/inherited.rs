@@ -26,7 +26,10 @@ struct Heirloom {
 impl Inherited {
     /// Everything that was found.
     pub fn from(found: &Model) -> Self {
-        let heirloom = |server: &VirtualServer| Heirloom { server: server.clone(), is_claimed: false };
+        let heirloom = |VirtualServer { spec, destinations }: &VirtualServer| Heirloom {
+            server: VirtualServer { spec: spec.as_ours(), destinations: destinations.clone() },
+            is_claimed: false,
+        };
         Self { servers: found.virtual_servers.iter().map(|(key, server)| (*key, heirloom(server))).collect() }
     }
 

@@ -13,6 +13,7 @@ pub fn diff(wanted: &Model, found: &Model) -> Vec<Op> {
         steps.virtual_server(*key, wanted, found);
     });
     pairs(&wanted.routes, &found.routes, |vip, wanted, found| steps.route(*vip, wanted, found));
+    steps.kube_proxy_device(wanted.kube_proxy_device.is_some(), found.kube_proxy_device.is_some());
     steps.into_ops()
 }
 
@@ -37,6 +38,11 @@ impl Steps {
     /// Compares the route of one VIP.
     pub fn route(&mut self, vip: IpAddr, wanted: Option<&RouteSpec>, found: Option<&RouteSpec>) {
         self.ops.extend(route(vip, wanted, found));
+    }
+
+    /// Compares whether kube-proxy's device is there. It can go, and never comes by us.
+    pub fn kube_proxy_device(&mut self, stays: bool, found: bool) {
+        self.ops.extend((found && !stays).then_some(Op::RemoveKubeProxyDevice));
     }
 
     /// All operations, sorted by phase.

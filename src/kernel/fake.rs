@@ -9,12 +9,14 @@ use std::fmt;
 /// The fake. Tests set its fields to make a situation, and read them to see what came of it.
 #[derive(Clone, Debug)]
 pub struct FakeKernel {
-    /// What it holds of ours.
+    /// What it holds of ours, and kube-proxy's device.
     pub model: Model,
-    /// Virtual servers of somebody else. Adding one of these keys is refused, nothing else can reach them.
+    /// Virtual servers of somebody else. Adding one of these keys is refused, nothing else can reach them: what
+    /// kube-proxy made, and is to be taken over, belongs into `untagged`.
     pub foreign: BTreeSet<VirtualServerKey>,
-    /// Virtual servers of ours that lost the tag, as by `ipvsadm -E`; an update restores it.
-    pub edited: BTreeSet<VirtualServerKey>,
+    /// Those of the virtual servers in `model` that lack the tag, because of an `ipvsadm -E` or because kube-proxy made
+    /// them; an update restores or gives it.
+    pub untagged: BTreeSet<VirtualServerKey>,
     /// Connections per destination.
     pub connections: BTreeMap<(VirtualServerKey, DestinationKey), u32>,
     /// Schedulers it can load.
@@ -46,7 +48,7 @@ impl Default for FakeKernel {
         Self {
             model: Model::default(),
             foreign: BTreeSet::new(),
-            edited: BTreeSet::new(),
+            untagged: BTreeSet::new(),
             connections: BTreeMap::new(),
             schedulers: names.iter().filter_map(|name| name.parse().ok()).collect(),
             refuses: |_| None,
@@ -67,8 +69,8 @@ impl Kernel for FakeKernel {
             Scope::All => {
                 self.cost.full_readings += 1;
                 seen.model = self.model.clone();
-                seen.foreign = &self.foreign | &self.edited;
-                seen.model.virtual_servers.retain(|key, _| !self.edited.contains(key));
+                seen.foreign = &self.foreign | &self.untagged;
+                seen.model.virtual_servers.retain(|key, _| !self.untagged.contains(key));
                 seen.connections = self.connections.clone();
             }
             Scope::VirtualServers(keys) => {
@@ -76,7 +78,7 @@ impl Kernel for FakeKernel {
                 for key in keys {
                     let found = self.model.virtual_servers.get(key);
                     seen.model.virtual_servers.extend(found.map(|found| (*key, found.clone())));
-                    if self.edited.contains(key)
+                    if self.untagged.contains(key)
                         && let Some(found) = seen.model.virtual_servers.get_mut(key)
                     {
                         found.spec.flags.0 |= 0x8000_0000;
@@ -118,7 +120,7 @@ impl FakeKernel {
             return Err(Cause::OutOfDate(Errno::EEXIST));
         }
         if let Op::UpdateVirtualServer(key, _) | Op::RemoveVirtualServer(key) = op {
-            self.edited.remove(key);
+            self.untagged.remove(key);
         }
         self.model.apply(op).map_err(|refusal| match refusal {
             Refusal::Exists => Cause::OutOfDate(Errno::EEXIST),

@@ -4,11 +4,11 @@
 //! which order, and what an errno means for which operation.
 
 use super::ipvs::encode::Encoder;
-use super::ipvs::{self, DestinationEntry, Identity, Info, VirtualServerEntry};
+use super::ipvs::{self, DestinationEntry, Identity, Info, Timeouts, VirtualServerEntry};
 use super::netlink::family::{self, FamilyError};
 use super::netlink::socket::RECEIVE_BUFFER;
 use super::netlink::{Answer, Counters, Malformed, Socket};
-use super::{Cause, Errno, Failure, Kernel, Observation, ObserveError, Scope, modules, route};
+use super::{Cause, Errno, Failure, Kernel, Observation, ObserveError, Scope, device, modules, route};
 use crate::model::{Family, Model, Op, Phase, SchedulerName, VirtualServer, VirtualServerKey};
 use neli::consts::socket::NlFamily;
 use std::collections::BTreeSet;
@@ -18,6 +18,7 @@ use std::net::IpAddr;
 const VIRTUAL_SERVERS: &str = "virtual servers";
 const DESTINATIONS: &str = "destinations";
 const ROUTES: &str = "routes";
+const DEVICE: &str = "kube-proxy's device";
 
 /// The kernel. Its sockets stay in the network namespace of the thread that opened it.
 pub struct Linux {
@@ -37,8 +38,8 @@ pub enum OpenError {
     Socket(#[from] io::Error),
     /// No IPVS.
     #[error(
-        "the kernel has no IPVS: the module ip_vs is not loaded, and {loading}; to load it at every boot, \
-         put a line `ip_vs` into /etc/modules-load.d/ipvsd.conf"
+        "the kernel has no IPVS: the module ip_vs is not loaded, and {loading}; load it on the host with \
+         `modprobe ip_vs`, and at every boot by a line `ip_vs` in /etc/modules-load.d/ipvsd.conf"
     )]
     ModuleMissing {
         /// What came of loading it.
@@ -96,6 +97,39 @@ impl Linux {
             Ok((server, destinations))
         });
         Ok(Table { virtual_servers: virtual_servers.collect::<Result<_, _>>()?, info: self.info })
+    }
+
+    /// IPVS's timeouts in this network namespace.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn timeouts(&mut self) -> Result<Timeouts, ObserveError> {
+        let (ipvs, what) = (self.ipvs, "timeouts");
+        let mut found = Err(ObserveError::Malformed { what, detail: "no answer".into() });
+        self.generic.exchange(
+            [()],
+            |batch, ()| ipvs.timeouts(batch),
+            |(), answer| found = data(what, answer, ipvs::decode::timeouts),
+        );
+        found
+    }
+
+    /// Sets IPVS's timeouts in this network namespace.
+    ///
+    /// # Errors
+    /// The kernel refuses, as it does with more seconds than it can count.
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), Errno> {
+        let ipvs = self.ipvs;
+        let mut outcome = Ok(());
+        self.generic.exchange(
+            [timeouts],
+            |batch, timeouts| ipvs.set_timeouts(batch, timeouts),
+            |_, answer| match answer {
+                Answer::Data(_) => {}
+                Answer::Refused(errno) | Answer::Lost(errno) => outcome = Err(errno),
+            },
+        );
+        outcome
     }
 
     fn virtual_servers(&mut self) -> Result<Vec<VirtualServerEntry>, ObserveError> {
@@ -164,6 +198,31 @@ impl Linux {
         Ok(())
     }
 
+    fn observe_kube_proxy_device(&mut self, into: &mut Model) -> Result<(), ObserveError> {
+        let mut found = Ok(None);
+        self.route.exchange(
+            [()],
+            |batch, ()| device::link(batch),
+            |(), answer| {
+                found = match answer {
+                    Answer::Refused(Errno::ENODEV) => Ok(None),
+                    answer => data(DEVICE, answer, device::decode_link),
+                };
+            },
+        );
+        let Some(index) = found? else { return Ok(()) };
+        let mut addresses = BTreeSet::new();
+        for family in [Family::Ipv4, Family::Ipv6] {
+            addresses.extend(self.route.dump(
+                DEVICE,
+                |batch, flags| device::addresses(batch, flags, (family, index)),
+                |payload| device::decode_address(payload, (family, index)),
+            )?);
+        }
+        into.kube_proxy_device = Some(addresses);
+        Ok(())
+    }
+
     /// Applies operations of one phase, which are all of one subsystem.
     fn submit<'o>(&mut self, phase: Phase, ops: impl IntoIterator<Item = (usize, &'o Op)>) -> Vec<Failure> {
         let mut failures = Vec::new();
@@ -177,6 +236,7 @@ impl Linux {
             Phase::Expose | Phase::Hide => {
                 self.route.exchange(ops, |batch, (_, op)| route::operation(batch, op), report)
             }
+            Phase::Relieve => self.route.exchange(ops, |batch, _| device::removal(batch), report),
             Phase::VirtualServers | Phase::Destinations | Phase::Remove => {
                 self.generic.exchange(ops, |batch, (_, op)| ipvs.operation(batch, op), report);
             }
@@ -206,6 +266,7 @@ impl Kernel for Linux {
         let virtual_servers = match scope {
             Scope::All => {
                 self.observe_routes(&mut observation.model)?;
+                self.observe_kube_proxy_device(&mut observation.model)?;
                 self.virtual_servers()?
             }
             Scope::VirtualServers(keys) => self.virtual_servers_by_key(keys)?,
@@ -285,6 +346,7 @@ fn cause(op: &Op, errno: Errno) -> Cause {
         // "IPv6 is disabled on nexthop device" (`ip6_route_info_create`).
         (Op::AddRoute(IpAddr::V6(_), _) | Op::UpdateRoute(IpAddr::V6(_), _), Errno::EACCES) => Cause::Ipv6Off,
         (Op::AddVirtualServer(..) | Op::AddRoute(..), _) => Cause::Refused(errno),
+        (Op::RemoveKubeProxyDevice, Errno::ENODEV) => Cause::OutOfDate(errno),
         (_, Errno::ENOENT | Errno::ESRCH) => Cause::OutOfDate(errno),
         _ => Cause::Refused(errno),
     }

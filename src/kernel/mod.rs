@@ -2,11 +2,13 @@
 //!
 //! Both block: a network namespace belongs to a thread, and netlink answers within the system call that asks.
 
+pub mod device;
 pub mod fake;
 pub mod ipvs;
 pub mod linux;
 pub mod modules;
 pub mod netlink;
+pub mod node_setup;
 pub mod ownership;
 pub mod route;
 pub mod sysctl;
@@ -33,9 +35,9 @@ pub trait Kernel {
 /// What an observation should cover.
 #[derive(Clone, Copy, Debug)]
 pub enum Scope<'a> {
-    /// Everything ipvsd owns, and the keys of what it does not.
+    /// Everything ipvsd owns, the keys of what it does not, and kube-proxy's device.
     All,
-    /// These virtual servers with their destinations, which the caller knows to be ours even if they lost the
+    /// These virtual servers with their destinations, which the caller knows to be ours even if they lack the
     /// tag: their spec differs from every wanted one then. Those that are gone are left out of the result.
     VirtualServers(&'a [VirtualServerKey]),
 }

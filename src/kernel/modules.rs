@@ -1,5 +1,6 @@
 //! Loads kernel modules with modprobe: at start, and when a scheduler is missing; never for each object.
 
+use crate::model::SchedulerName;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -44,6 +45,30 @@ pub fn load(module: &str) -> Loading {
     }
 }
 
+/// A module that is not there, as far as can be seen: one that is part of the kernel may hide.
+#[derive(Debug)]
+pub struct Missing {
+    /// Its name.
+    pub module: String,
+    /// What came of loading it.
+    pub loading: Loading,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the module {} is not loaded, and {}", self.module, self.loading)
+    }
+}
+
+/// Loads those modules that balancing with these schedulers needs and that are not there. Returns what is missing then.
+pub fn load_needed(schedulers: impl IntoIterator<Item = SchedulerName>) -> Vec<Missing> {
+    let of_schedulers = schedulers.into_iter().map(|name| format!("ip_vs_{name}"));
+    let needed = ["nf_conntrack", "ip_vs"].map(str::to_owned).into_iter().chain(of_schedulers);
+    let absent = needed.filter(|module| !Path::new("/sys/module").join(module).exists());
+    let loaded = absent.map(|module| Missing { loading: load(&module), module });
+    loaded.filter(|missing| !missing.loading.succeeded()).collect()
+}
+
 /// Whether the kernel has IPVS, once its module is loaded if that can be done: asked without a netlink socket, and so
 /// without any right.
 pub fn has_ipvs() -> bool {
@@ -59,5 +84,12 @@ mod tests {
     fn a_module_that_does_not_exist_is_not_loaded() {
         let loading = load("ipvsd_no_such_module");
         assert!(!loading.succeeded(), "{loading}");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let missing = load_needed(["no-such-one".parse().unwrap()]).pop().unwrap();
+        let text = missing.to_string();
+        assert!(text.starts_with("the module ip_vs_no-such-one is not loaded, and modprobe c"), "{text}");
     }
 }

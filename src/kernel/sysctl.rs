@@ -1,21 +1,24 @@
-//! The kernel settings that the data path needs. [`settings`] decides, [`establish`] writes what differs.
+//! Settings of the kernel that are files: what one should hold and holds, and writing it. Which are wanted is decided
+//! in `node_setup`.
 //!
 //! Paths below /proc/sys/net are of the reading thread's network namespace.
 
+use std::fmt;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// Where settings are files.
-pub const ROOT: &str = "/proc/sys";
+/// Where the files are; tests have them elsewhere.
+pub const ROOT: &str = "/";
 
 /// A setting and its value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// Its path below [`ROOT`].
+    /// The file; or, for what is no file, the command that would set it.
     pub path: &'static str,
     /// The text that it should hold.
-    pub value: &'static str,
+    pub value: String,
 }
 
 /// A kernel's version, as far as behaviour depends on it.
@@ -36,23 +39,24 @@ pub struct InvalidKernelVersion(String);
 #[derive(Debug, thiserror::Error)]
 pub enum SysctlError {
     /// The setting is not there.
-    #[error("{} cannot be read; is the module ip_vs loaded, and is its connection tracking part of this kernel?", .path.display())]
+    #[error("{path} cannot be read; is the module ip_vs loaded, and is its connection tracking part of this kernel?")]
     Read {
         /// The file.
-        path: PathBuf,
+        path: &'static str,
         /// Why not.
         source: io::Error,
     },
     /// The setting is there and cannot be changed.
     #[error(
-        "{} cannot be set to {value}; run as root with a writable /proc/sys, or set it on the host",
-        .path.display()
+        "{path} is {found} and cannot be set to {value}; run as root with a writable /proc/sys, or set it on the host"
     )]
     Write {
         /// The file.
-        path: PathBuf,
+        path: &'static str,
         /// What it should hold.
-        value: &'static str,
+        value: String,
+        /// What it holds.
+        found: String,
         /// Why not.
         source: io::Error,
     },
@@ -61,61 +65,39 @@ pub enum SysctlError {
     Version(#[source] io::Error),
 }
 
-/// What must be set on a kernel of this version.
-pub fn settings(kernel: KernelVersion) -> Vec<Setting> {
-    let mut settings = vec![
-        // Netfilter sees connections through IPVS, so that they can be masqueraded and filtered by state.
-        Setting { path: "net/ipv4/vs/conntrack", value: "1" },
-        // A packet of a connection whose destination is gone ends the connection, rather than being lost silently.
-        Setting { path: "net/ipv4/vs/expire_nodest_conn", value: "1" },
-        // Persistence does not send new connections to a destination that is draining.
-        Setting { path: "net/ipv4/vs/expire_quiescent_template", value: "1" },
-        Setting { path: "net/ipv4/ip_forward", value: "1" },
-    ];
-    // A client's port that is used again meets the old connection's entry. Before Linux 5.9 the default (1) delays
-    // such a connection by a second; since then it does not. Before 4.1 there is no such setting.
-    if (KernelVersion { major: 4, minor: 1 }..KernelVersion { major: 5, minor: 9 }).contains(&kernel) {
-        settings.push(Setting { path: "net/ipv4/vs/conn_reuse_mode", value: "0" });
+impl Setting {
+    /// What the setting holds below `root`, without the end of its line.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(&self, root: &Path) -> io::Result<String> {
+        Ok(fs::read_to_string(self.below(root))?.trim().to_owned())
     }
-    settings
+
+    /// Writes it below `root`.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, root: &Path) -> io::Result<()> {
+        fs::write(self.below(root), &self.value)
+    }
+
+    fn below(&self, root: &Path) -> PathBuf {
+        root.join(self.path.trim_start_matches('/'))
+    }
 }
 
-/// Sets what must be set on this kernel; returns what was not so before.
-///
-/// # Errors
-/// The first setting that cannot be read or written.
-pub fn prepare() -> Result<Vec<Setting>, SysctlError> {
-    let root = Path::new(ROOT);
-    establish(root, &settings(running_kernel(root)?))
-}
-
-/// Writes those settings below `root` that hold something else; returns them.
-///
-/// # Errors
-/// The first setting that cannot be read or written; those after it are not looked at.
-pub fn establish(root: &Path, settings: &[Setting]) -> Result<Vec<Setting>, SysctlError> {
-    let mut changed = Vec::new();
-    for setting in settings {
-        let path = root.join(setting.path);
-        let found =
-            std::fs::read_to_string(&path).map_err(|source| SysctlError::Read { path: path.clone(), source })?;
-        if found.trim() != setting.value {
-            std::fs::write(&path, setting.value).map_err(|source| SysctlError::Write {
-                path,
-                value: setting.value,
-                source,
-            })?;
-            changed.push(*setting);
-        }
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {}", self.path, self.value)
     }
-    Ok(changed)
 }
 
 /// Whether the kernel below `root` forwards IPv6, without which virtual servers of IPv6 reach no other node.
 ///
 /// ipvsd does not set it: the node would no longer accept router advertisements, and may lose its default route.
 pub fn forwards_ipv6(root: &Path) -> bool {
-    std::fs::read_to_string(root.join("net/ipv6/conf/all/forwarding")).is_ok_and(|found| found.trim() == "1")
+    fs::read_to_string(root.join("proc/sys/net/ipv6/conf/all/forwarding")).is_ok_and(|found| found.trim() == "1")
 }
 
 /// The version of the kernel below `root`.
@@ -123,7 +105,7 @@ pub fn forwards_ipv6(root: &Path) -> bool {
 /// # Errors
 /// It cannot be read or is no version.
 pub fn running_kernel(root: &Path) -> Result<KernelVersion, SysctlError> {
-    let release = std::fs::read_to_string(root.join("kernel/osrelease")).map_err(SysctlError::Version)?;
+    let release = fs::read_to_string(root.join("proc/sys/kernel/osrelease")).map_err(SysctlError::Version)?;
     release.parse().map_err(|invalid: InvalidKernelVersion| {
         SysctlError::Version(io::Error::new(io::ErrorKind::InvalidData, invalid))
     })
@@ -145,17 +127,6 @@ impl FromStr for KernelVersion {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
-
-    #[test]
-    fn reuse_of_ports_is_set_only_where_its_default_hurts() {
-        let sets = |release: &str| {
-            let settings = settings(release.parse().unwrap());
-            settings.contains(&Setting { path: "net/ipv4/vs/conn_reuse_mode", value: "0" })
-        };
-        assert!(!sets("3.19.8") && !sets("4.0") && !sets("5.9.0-rc1") && !sets("6.1.176"));
-        assert!(sets("4.1.0") && sets("4.19.0-26-amd64") && sets("5.8.18"));
-    }
 
     #[test]
     fn what_is_no_version_is_refused() {
@@ -164,44 +135,13 @@ mod tests {
         }
     }
 
-    /// A directory that has the settings of Linux 6.1, all 0.
-    fn proc_sys() -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        for directory in ["net/ipv4/vs", "net/ipv6/conf/all", "kernel"] {
-            fs::create_dir_all(root.path().join(directory)).unwrap();
-        }
-        for setting in settings(KernelVersion { major: 6, minor: 1 }) {
-            fs::write(root.path().join(setting.path), "0\n").unwrap();
-        }
-        fs::write(root.path().join("kernel/osrelease"), "6.1.176\n").unwrap();
-        root
-    }
-
-    #[test]
-    fn only_what_differs_is_written() {
-        let root = proc_sys();
-        let settings = settings(running_kernel(root.path()).unwrap());
-        fs::write(root.path().join("net/ipv4/ip_forward"), "1\n").unwrap();
-        let changed = establish(root.path(), &settings).unwrap();
-        assert_eq!(changed.len(), settings.len() - 1);
-        assert_eq!(fs::read_to_string(root.path().join("net/ipv4/ip_forward")).unwrap(), "1\n");
-        assert_eq!(fs::read_to_string(root.path().join("net/ipv4/vs/conntrack")).unwrap(), "1");
-        assert_eq!(establish(root.path(), &settings).unwrap(), []);
-    }
-
-    #[test]
-    fn a_setting_that_is_missing_is_named() {
-        let root = proc_sys();
-        fs::remove_file(root.path().join("net/ipv4/vs/conntrack")).unwrap();
-        let error = establish(root.path(), &settings(KernelVersion { major: 6, minor: 1 })).unwrap_err();
-        assert!(error.to_string().contains("net/ipv4/vs/conntrack"), "{error}");
-    }
-
     #[test]
     fn ipv6_forwarding_is_off_unless_the_kernel_says_one() {
-        let root = proc_sys();
+        let root = tempfile::tempdir().unwrap();
         assert!(!forwards_ipv6(root.path()));
-        fs::write(root.path().join("net/ipv6/conf/all/forwarding"), "1\n").unwrap();
+        let directory = root.path().join("proc/sys/net/ipv6/conf/all");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("forwarding"), "1\n").unwrap();
         assert!(forwards_ipv6(root.path()));
     }
 }

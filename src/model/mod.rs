@@ -8,7 +8,7 @@ pub mod op;
 pub mod text;
 mod virtual_server;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 pub use op::{Op, Phase};
@@ -16,6 +16,9 @@ pub use virtual_server::{
     DestinationKey, DestinationSpec, Destinations, Family, Forwarding, InvalidScheduler, Persistence, Protocol,
     SchedulerFlags, SchedulerName, VirtualServer, VirtualServerKey, VirtualServerSpec,
 };
+
+/// The dummy device on which kube-proxy's ipvs mode keeps the VIPs of all Services (`kube-proxy/.../ipvs/proxier.go`).
+pub const KUBE_PROXY_DEVICE: &str = "kube-ipvs0";
 
 /// Everything ipvsd owns in a kernel.
 ///
@@ -27,6 +30,16 @@ pub struct Model {
     pub virtual_servers: BTreeMap<VirtualServerKey, VirtualServer>,
     /// VIPs that are local addresses of this node by a route of type `local`, rather than by an address on a device.
     pub routes: BTreeMap<IpAddr, RouteSpec>,
+    /// The addresses on [`KUBE_PROXY_DEVICE`], if there is such a device and what is kube-proxy's is ours to take over.
+    /// Never made by ipvsd.
+    pub kube_proxy_device: Option<BTreeSet<IpAddr>>,
+}
+
+impl Model {
+    /// Whether kube-proxy made this address local.
+    pub fn is_on_kube_proxy_device(&self, address: IpAddr) -> bool {
+        self.kube_proxy_device.as_ref().is_some_and(|addresses| addresses.contains(&address))
+    }
 }
 
 /// The settings of a VIP's local route.

@@ -24,10 +24,13 @@ pub enum Op {
     UpdateRoute(IpAddr, RouteSpec),
     /// Makes a VIP no longer a local address.
     RemoveRoute(IpAddr),
+    /// Removes kube-proxy's device with all addresses on it.
+    RemoveKubeProxyDevice,
 }
 
 /// When an operation's turn comes. A packet that reaches a VIP must find its virtual server complete, so a VIP
-/// is exposed last and hidden first; what goes away goes after what replaces it has come.
+/// is exposed last and hidden first; what goes away goes after what replaces it has come, and what kube-proxy kept
+/// VIPs local with goes last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Virtual servers, before their destinations.
@@ -40,6 +43,8 @@ pub enum Phase {
     Hide,
     /// Destinations and virtual servers that go.
     Remove,
+    /// kube-proxy's device goes.
+    Relieve,
 }
 
 impl Op {
@@ -51,6 +56,7 @@ impl Op {
             Self::AddRoute(..) | Self::UpdateRoute(..) => Phase::Expose,
             Self::RemoveRoute(..) => Phase::Hide,
             Self::RemoveDestination(..) | Self::RemoveVirtualServer(..) => Phase::Remove,
+            Self::RemoveKubeProxyDevice => Phase::Relieve,
         }
     }
 
@@ -66,6 +72,7 @@ impl Op {
             Self::AddRoute(..) => "add route",
             Self::UpdateRoute(..) => "update route",
             Self::RemoveRoute(..) => "remove route",
+            Self::RemoveKubeProxyDevice => "remove kube-proxy's device",
         }
     }
 
@@ -78,7 +85,15 @@ impl Op {
             | Self::AddDestination(key, ..)
             | Self::UpdateDestination(key, ..)
             | Self::RemoveDestination(key, _) => Some(*key),
-            Self::AddRoute(..) | Self::UpdateRoute(..) | Self::RemoveRoute(_) => None,
+            Self::AddRoute(..) | Self::UpdateRoute(..) | Self::RemoveRoute(_) | Self::RemoveKubeProxyDevice => None,
+        }
+    }
+
+    /// The address this operation is about, if it is about one.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::AddRoute(vip, _) | Self::UpdateRoute(vip, _) | Self::RemoveRoute(vip) => Some(*vip),
+            _ => self.virtual_server().and_then(|key| key.address()),
         }
     }
 }
@@ -108,6 +123,7 @@ impl Model {
             }
             Op::UpdateRoute(vip, spec) => self.routes.get_mut(&vip).map(|found| *found = spec).ok_or(Refusal::Missing),
             Op::RemoveRoute(vip) => self.routes.remove(&vip).map(|_| ()).ok_or(Refusal::Missing),
+            Op::RemoveKubeProxyDevice => self.kube_proxy_device.take().map(|_| ()).ok_or(Refusal::Missing),
             _ => self.apply_to_virtual_server(op),
         }
     }
@@ -141,7 +157,7 @@ impl Model {
             Op::RemoveDestination(key, destination) => {
                 self.virtual_server_mut(key)?.destinations.remove(&destination).map(|_| ()).ok_or(Refusal::Missing)
             }
-            Op::AddRoute(..) | Op::UpdateRoute(..) | Op::RemoveRoute(_) => Ok(()),
+            Op::AddRoute(..) | Op::UpdateRoute(..) | Op::RemoveRoute(_) | Op::RemoveKubeProxyDevice => Ok(()),
         }
     }
 

@@ -4,13 +4,14 @@
 //! tcp 10.0.0.1:80 wrr persistent 10800
 //!   10.1.0.1:8080 weight 1
 //! route 10.0.0.1 src 192.0.2.1
+//! device kube-ipvs0 10.0.0.1
 //! ```
 //! An operation is the same line behind `+` (comes), `~` (changes to) or `-` (goes); a destination's line then
 //! names its virtual server first.
 
 use super::{
-    DestinationKey, DestinationSpec, Family, Forwarding, Model, Op, Persistence, Protocol, RouteSpec, SchedulerFlags,
-    VirtualServer, VirtualServerKey, VirtualServerSpec,
+    DestinationKey, DestinationSpec, Family, Forwarding, KUBE_PROXY_DEVICE, Model, Op, Persistence, Protocol,
+    RouteSpec, SchedulerFlags, VirtualServer, VirtualServerKey, VirtualServerSpec,
 };
 use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, SocketAddr};
@@ -115,7 +116,11 @@ impl Display for Model {
                 writeln!(f, "  {destination} {spec}")?;
             }
         }
-        self.routes.iter().try_for_each(|(vip, spec)| writeln!(f, "{}", Route(*vip, *spec)))
+        self.routes.iter().try_for_each(|(vip, spec)| writeln!(f, "{}", Route(*vip, *spec)))?;
+        let Some(addresses) = &self.kube_proxy_device else { return Ok(()) };
+        write!(f, "device {KUBE_PROXY_DEVICE}")?;
+        addresses.iter().try_for_each(|address| write!(f, " {address}"))?;
+        writeln!(f)
     }
 }
 
@@ -131,6 +136,7 @@ impl Display for Op {
             Self::AddRoute(vip, spec) => write!(f, "+ {}", Route(*vip, *spec)),
             Self::UpdateRoute(vip, spec) => write!(f, "~ {}", Route(*vip, *spec)),
             Self::RemoveRoute(vip) => write!(f, "- route {vip}"),
+            Self::RemoveKubeProxyDevice => write!(f, "- device {KUBE_PROXY_DEVICE}"),
         }
     }
 }
@@ -138,6 +144,16 @@ impl Display for Op {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kube_proxys_device_is_a_line_of_the_model() {
+        let device = |addresses: &[&str]| {
+            let kube_proxy_device = Some(addresses.iter().map(|address| address.parse().unwrap()).collect());
+            Model { kube_proxy_device, ..Model::default() }.to_string()
+        };
+        assert_eq!(device(&["10.0.0.1", "fd00::1"]), "device kube-ipvs0 10.0.0.1 fd00::1\n");
+        assert_eq!(device(&[]), "device kube-ipvs0\n");
+    }
 
     #[test]
     fn operations_read_like_the_lines_of_a_model() {
@@ -149,6 +165,7 @@ mod tests {
         };
         let destination = DestinationKey { address: "fd00::2".parse().unwrap(), port: 5353 };
         let ops = [
+            (Op::RemoveKubeProxyDevice, "- device kube-ipvs0"),
             (Op::AddVirtualServer(key, spec), "+ udp [fd00::1]:53 mh flags port,0x20 persistent 300"),
             (
                 Op::UpdateDestination(key, destination, DestinationSpec::masquerading(3).drained()),

@@ -92,6 +92,13 @@ pub struct VirtualServerSpec {
     pub persistence: Option<Persistence>,
 }
 
+impl VirtualServerSpec {
+    /// The same settings in a virtual server that has the owner's tag.
+    pub fn as_ours(self) -> Self {
+        Self { flags: self.flags.settings(), ..self }
+    }
+}
+
 /// How long, and for which group of clients, a destination is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Persistence {
@@ -114,6 +121,11 @@ impl SchedulerFlags {
     pub const FALLBACK: Self = Self(0x08);
     /// `IP_VS_SVC_F_SCHED2`, for `sh` and `mh`: hash the client's port too.
     pub const PORT: Self = Self(0x10);
+
+    /// The bits that can be settings. Those above tell of a virtual server that lacks the owner's tag.
+    pub fn settings(self) -> Self {
+        Self(self.0 & 0xffff)
+    }
 
     /// Both sets of bits.
     pub fn with(self, other: Self) -> Self {

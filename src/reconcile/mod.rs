@@ -6,13 +6,14 @@
 
 pub mod pace;
 mod report;
+mod takeover;
 
 use crate::desired::drain::{Connections, Occasion};
 use crate::desired::routes::{self, Standing};
 use crate::desired::{Drains, Inherited, Moment, Plan, Settings};
 use crate::diff::Steps;
 use crate::kernel::{Cause, Kernel, Observation, ObserveError, Scope};
-use crate::model::{Family, Op, VirtualServerKey};
+use crate::model::{Family, Op, Phase, VirtualServerKey};
 use crate::state::{Change, ObjectRef, Origin, Problem, State};
 use pace::{Intervals, Pace};
 pub use report::Report;
@@ -20,14 +21,17 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
+pub use takeover::Takeover;
 
 /// What the operator decides about reconciling.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// How often things happen.
     pub intervals: Intervals,
     /// How long a departing destination may keep its connections; zero removes it at once.
     pub drain_timeout: Duration,
+    /// What becomes of what kube-proxy left.
+    pub takeover: Takeover,
 }
 
 /// Owns the state and the kernel, and brings the second in line with the first.
@@ -38,6 +42,8 @@ pub struct Reconciler<K> {
     state: State,
     settings: Settings,
     plan: Plan,
+    /// Virtual servers of which the plan may say something else than when they were last compared.
+    touched: BTreeSet<VirtualServerKey>,
     drains: Drains,
     /// What the first reading found, if the input was in doubt then and has been ever since; none before.
     inherited: Option<Inherited>,
@@ -64,13 +70,14 @@ impl<K: Kernel> Reconciler<K> {
     pub fn new(kernel: K, settings: Settings, options: Options) -> Self {
         Self {
             kernel,
+            pace: Pace::new(options.intervals),
             options,
             state: State::default(),
             settings,
             plan: Plan::default(),
+            touched: BTreeSet::new(),
             drains: Drains::default(),
             inherited: None,
-            pace: Pace::new(options.intervals),
             found: Observation::default(),
             schedulers_again: Moment::ZERO,
         }
@@ -150,6 +157,8 @@ impl<K: Kernel> Reconciler<K> {
 
     fn read(&mut self, now: Moment) -> Result<Reading, ObserveError> {
         if self.pace.reading_is_due(now) {
+            // What is wanted says what was kube-proxy's.
+            self.update_plan();
             self.found = self.read_all()?;
             if !self.state.is_in_doubt() {
                 self.inherited = Some(Inherited::default());
@@ -173,13 +182,24 @@ impl<K: Kernel> Reconciler<K> {
         Ok(Reading::Some(keys.into_iter().collect(), seen.connections))
     }
 
-    /// Reads everything. What was ours when last seen and is foreign now was edited by hand: it is ours to repair.
+    fn update_plan(&mut self) {
+        let dirty = self.state.take_dirty();
+        self.touched.append(&mut self.plan.update(&self.state, &self.settings, dirty));
+    }
+
+    /// Reads everything. What was ours when last seen and is foreign now was edited by hand: it is ours to repair. So
+    /// is what kube-proxy left.
     fn read_all(&mut self) -> Result<Observation, ObserveError> {
         let mut seen = self.kernel.observe(Scope::All)?;
-        let was_ours = |key: &&VirtualServerKey| self.found.model.virtual_servers.contains_key(key);
-        let edited: Vec<_> = seen.foreign.iter().filter(was_ours).copied().collect();
-        if !edited.is_empty() {
-            let mut again = self.kernel.observe(Scope::VirtualServers(&edited))?;
+        let Self { found, options, plan, .. } = self;
+        options.takeover.limit(&mut seen.model);
+        let is_ours = |key: &&VirtualServerKey| {
+            let is_wanted = plan.virtual_server(key).is_some();
+            found.model.virtual_servers.contains_key(key) || options.takeover.takes(key, &seen.model, is_wanted)
+        };
+        let untagged: Vec<_> = seen.foreign.iter().filter(is_ours).copied().collect();
+        if !untagged.is_empty() {
+            let mut again = self.kernel.observe(Scope::VirtualServers(&untagged))?;
             seen.foreign.retain(|key| !again.model.virtual_servers.contains_key(key));
             seen.model.virtual_servers.append(&mut again.model.virtual_servers);
             seen.connections.append(&mut again.connections);
@@ -207,10 +227,18 @@ impl<K: Kernel> Reconciler<K> {
 
     fn apply(&mut self, reading: &Reading, now: Moment, report: &mut Report) {
         let ops = self.decide(reading, now);
+        let (ops, relieving) = ops.split_at(ops.partition_point(|op| op.phase() < Phase::Relieve));
+        self.submit(ops, report);
+        if !takeover::failures_need_device(&report.failed, &self.found.model) {
+            self.submit(relieving, report);
+        }
+    }
+
+    fn submit(&mut self, ops: &[Op], report: &mut Report) {
         if ops.is_empty() {
             return;
         }
-        let mut failures = self.kernel.apply(&ops).into_iter().peekable();
+        let mut failures = self.kernel.apply(ops).into_iter().peekable();
         for (index, op) in ops.iter().enumerate() {
             if let Some(failure) = failures.next_if(|failure| failure.index == index) {
                 report.failed.push((*op, failure.cause));
@@ -223,8 +251,8 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     fn decide(&mut self, reading: &Reading, now: Moment) -> Vec<Op> {
-        let dirty = self.state.take_dirty();
-        let mut touched = self.plan.update(&self.state, &self.settings, dirty);
+        self.update_plan();
+        let mut touched = std::mem::take(&mut self.touched);
         match reading {
             Reading::Nothing => {}
             Reading::Some(keys, _) => touched.extend(keys),
@@ -254,6 +282,11 @@ impl<K: Kernel> Reconciler<K> {
             steps.virtual_server(*key, kept.as_deref(), found);
         }
         self.decide_routes(reading, (&touched, &served), &mut steps);
+        if matches!(reading, Reading::All) {
+            // While some Service cannot be read, its node ports cannot be recognised.
+            let stays = self.state.is_in_doubt() || takeover::others_need_device(&self.found);
+            steps.kube_proxy_device(stays, self.found.model.kube_proxy_device.is_some());
+        }
         steps.into_ops()
     }
 
@@ -275,7 +308,7 @@ impl<K: Kernel> Reconciler<K> {
             let route = found.routes.get(&address);
             let standing = Standing {
                 is_served: served.contains(&address) || untouched.next().is_some(),
-                is_vip: route.is_some() || self.plan.serves(address),
+                is_vip: route.is_some() || self.plan.serves(address) || found.is_on_kube_proxy_device(address),
             };
             steps.route(address, routes::route(address, standing, self.state.node()).as_ref(), route);
         }

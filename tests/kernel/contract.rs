@@ -170,6 +170,7 @@ fn what_is_not_there_cannot_be_changed_or_removed(kernel: &mut dyn Kernel) {
         Op::RemoveDestination(absent, real),
         Op::RemoveDestination(present, real),
         Op::RemoveVirtualServer(absent),
+        Op::RemoveKubeProxyDevice,
     ];
     let failures = kernel.apply(&ops);
     assert_eq!(failures.len(), ops.len());
@@ -266,6 +267,7 @@ fn operations() -> impl Strategy<Value = Vec<Op>> {
         (vip(), any::<bool>()).prop_map(|(vip, source)| Op::AddRoute(vip, route(vip, source))),
         (vip(), any::<bool>()).prop_map(|(vip, source)| Op::UpdateRoute(vip, route(vip, source))),
         vip().prop_map(Op::RemoveRoute),
+        Just(Op::RemoveKubeProxyDevice),
     ];
     vec(op, 0..12).prop_map(|mut ops| {
         ops.sort_by_key(Op::phase);

@@ -7,13 +7,12 @@ use crate::program::eventually;
 use ipvsd::kernel::ipvs::encode::Encoder;
 use ipvsd::kernel::linux::{Linux, OpenError};
 use ipvsd::kernel::netlink::{Answer, Socket, family};
-use ipvsd::kernel::{Cause, Errno, Kernel, Scope, sysctl};
+use ipvsd::kernel::{Cause, Errno, Kernel, Scope};
 use ipvsd::model::{DestinationSpec, Family, Op, Persistence, RouteSpec, VirtualServerKey, VirtualServerSpec};
 use libtest_mimic::Trial;
 use neli::consts::socket::NlFamily;
 use std::collections::BTreeSet;
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
 use std::process::Command;
 
 pub fn trials() -> Vec<Trial> {
@@ -35,7 +34,6 @@ pub fn trials() -> Vec<Trial> {
         trial("linux::the_table_has_what_others_made", the_table_has_what_others_made),
         trial("linux::lost_answers_are_told_as_unknown", lost_answers_are_told_as_unknown),
         trial("linux::thousands_of_operations_take_dozens_of_system_calls", thousands_take_dozens_of_system_calls),
-        trial("linux::settings_are_of_the_namespace", settings_are_of_the_namespace),
         trial("linux::a_source_that_the_node_lacks_is_refused", a_source_that_the_node_lacks_is_refused),
     ];
     contract.chain(own).collect()
@@ -265,19 +263,6 @@ fn thousands_take_dozens_of_system_calls() {
     let cost = linux.counters();
     assert_eq!(cost.messages - before.messages, 4000);
     assert_eq!((cost.sends - before.sends, cost.receives - before.receives), (16, 16));
-}
-
-fn settings_are_of_the_namespace() {
-    let linux = Linux::open().unwrap();
-    // With the thread's own path, because /proc/sys/net is of the task that looks.
-    let changed = sysctl::prepare().unwrap();
-    assert!(changed.iter().any(|setting| setting.path == "net/ipv4/vs/conntrack"), "{changed:?}");
-    assert_eq!(sysctl::prepare().unwrap(), []);
-    assert_eq!(run("sysctl", &["-n", "net.ipv4.vs.conntrack", "net.ipv4.ip_forward"]), "1\n1\n");
-    let elsewhere = in_namespace(|| run("sysctl", &["-n", "net.ipv4.vs.conntrack"]));
-    assert_eq!(elsewhere, "0\n");
-    assert!(!sysctl::forwards_ipv6(Path::new(sysctl::ROOT)));
-    drop(linux);
 }
 
 fn a_source_that_the_node_lacks_is_refused() {

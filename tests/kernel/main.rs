@@ -22,7 +22,9 @@ mod program;
 mod record;
 mod servers;
 mod service;
+mod setup;
 mod smoke;
+mod takeover;
 mod traffic;
 mod traffic_changes;
 mod traffic_rig;
@@ -56,7 +58,9 @@ fn trials() -> Vec<Trial> {
         record::trials(),
         servers::trials(),
         service::trials(),
+        setup::trials(),
         smoke::trials(),
+        takeover::trials(),
         traffic::trials(),
         traffic_changes::trials(),
     ];

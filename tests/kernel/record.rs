@@ -9,7 +9,7 @@ use ipvsd::kernel::ipvs::encode::Encoder;
 use ipvsd::kernel::linux::Linux;
 use ipvsd::kernel::netlink::socket::RECEIVE_BUFFER;
 use ipvsd::kernel::netlink::{Batch, Socket, decode, family};
-use ipvsd::kernel::route;
+use ipvsd::kernel::{device, route};
 use ipvsd::model::{DestinationSpec, Family, Op, RouteSpec, VirtualServerKey};
 use libtest_mimic::Trial;
 use neli::consts::socket::{Msg, NlFamily};
@@ -41,6 +41,7 @@ const IPVSADM: &str = "\
 -A -f 7 -s lc
 -A -f 8 -6 -s rr
 -a -f 8 -6 -r [fd00::3]:0 -m -w 2
+--set 901 121 301
 ";
 
 pub fn trials() -> Vec<Trial> {
@@ -77,7 +78,22 @@ fn record() -> String {
     add("refused", NlFamily::Generic, &|batch| ipvs.operation(batch, &gone));
     add("routes of IPv4", NlFamily::Route, &|batch| route::routes(batch, NLM_F_DUMP, Family::Ipv4));
     add("routes of IPv6", NlFamily::Route, &|batch| route::routes(batch, NLM_F_DUMP, Family::Ipv6));
+    add("timeouts", NlFamily::Generic, &|batch| ipvs.timeouts(batch));
+    let device = make_device();
+    add("kube-proxy's device", NlFamily::Route, &device::link);
+    for (name, family) in [("IPv4", Family::Ipv4), ("IPv6", Family::Ipv6)] {
+        let addresses = |batch: &mut Batch| device::addresses(batch, NLM_F_DUMP, (family, device));
+        add(&format!("{name} addresses on it"), NlFamily::Route, &addresses);
+    }
     lines
+}
+
+/// kube-proxy's device with an address of each family; returns its number.
+fn make_device() -> u32 {
+    run("ip", &["link", "add", "kube-ipvs0", "index", "7", "type", "dummy"]);
+    run("ip", &["address", "add", "10.96.0.2/32", "dev", "kube-ipvs0"]);
+    run("ip", &["address", "add", "fd00:96::2/128", "dev", "kube-ipvs0", "nodad"]);
+    7
 }
 
 /// The request that ipvsadm sends for its arguments: the last buffer that it sends.

@@ -13,7 +13,7 @@ use ipvsd::model::Protocol;
 use serde_json::{Value, json};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::process::Command;
+use std::process::{Command, Output};
 
 /// The Service `web` of most tests has these.
 pub const VIPS: [&str; 2] = ["10.96.0.10", "fd00:96::10"];
@@ -42,6 +42,16 @@ impl Rig {
         }
         rig.start_daemon();
         rig
+    }
+
+    /// Runs a subcommand of the program on the node to its end; `--manifests` is added where `command` wants it.
+    pub fn ipvsd(&self, command: &str) -> Output {
+        let mut process = Command::new(IPVSD);
+        process.arg(command);
+        if command == "diff" {
+            process.arg("--manifests").arg(self.directory.manifests());
+        }
+        self.on_node(|| process.output()).unwrap()
     }
 
     pub fn start_daemon(&mut self) {

@@ -7,7 +7,7 @@ use ipvsd::model::{
 use ipvsd::state::{
     Change, Endpoint, EndpointSlice, Node, ObjectName, Origin, Scheduling, Service, ServicePort, SlicePort,
 };
-use proptest::collection::{btree_map, hash_set, vec};
+use proptest::collection::{btree_map, btree_set, hash_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use std::net::IpAddr;
@@ -19,7 +19,13 @@ pub fn model() -> impl Strategy<Value = Model> {
     let route =
         option::of(Just("192.0.2.1".parse().unwrap())).prop_map(|preferred_source| RouteSpec { preferred_source });
     (btree_map(virtual_server_key(), server, 0..6), btree_map(vip(), route, 0..4))
-        .prop_map(|(virtual_servers, routes)| Model { virtual_servers, routes })
+        .prop_map(|(virtual_servers, routes)| Model { virtual_servers, routes, ..Model::default() })
+}
+
+/// As [`model`], and perhaps with what kube-proxy left.
+pub fn found_model() -> impl Strategy<Value = Model> {
+    (model(), option::of(btree_set(vip(), 0..3)))
+        .prop_map(|(model, kube_proxy_device)| Model { kube_proxy_device, ..model })
 }
 
 pub fn virtual_server_key() -> impl Strategy<Value = VirtualServerKey> {

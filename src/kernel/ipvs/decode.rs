@@ -1,8 +1,8 @@
 //! Reads IPVS's answers. Attributes that are not known are passed over, as a newer kernel may send more.
 
 use super::{
-    AF_INET, AF_INET6, DestinationEntry, Identity, Info, Stats, Tunnel, VirtualServerEntry, destination, forwarding_of,
-    service, subject,
+    AF_INET, AF_INET6, DestinationEntry, Identity, Info, Stats, Timeouts, Tunnel, VirtualServerEntry, destination,
+    forwarding_of, service, subject,
 };
 use crate::kernel::netlink::Malformed;
 use crate::kernel::netlink::decode::{attributes, generic_attributes, text_of, u8_of, u16_of, u32_of, u64_of};
@@ -96,6 +96,24 @@ pub fn info(payload: &[u8]) -> Result<Info, Malformed> {
         }
     }
     Ok(info)
+}
+
+/// Reads the payload of the answer to `IPVS_CMD_GET_CONFIG`.
+///
+/// # Errors
+/// A number is too short.
+pub fn timeouts(payload: &[u8]) -> Result<Timeouts, Malformed> {
+    let mut timeouts = Timeouts::default();
+    for attribute in generic_attributes(payload) {
+        let attribute = attribute?;
+        match attribute.kind {
+            subject::TIMEOUT_TCP => timeouts.tcp = u32_of(attribute.value)?,
+            subject::TIMEOUT_TCP_FIN => timeouts.tcp_fin = u32_of(attribute.value)?,
+            subject::TIMEOUT_UDP => timeouts.udp = u32_of(attribute.value)?,
+            _ => {}
+        }
+    }
+    Ok(timeouts)
 }
 
 /// The attributes of the object that a message is about.

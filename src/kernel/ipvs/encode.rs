@@ -1,6 +1,6 @@
 //! Writes IPVS requests straight into a batch, with no allocation for each.
 
-use super::{Identity, PERSISTENT, command, destination, family_number, forwarding_number, service, subject};
+use super::{Identity, PERSISTENT, Timeouts, command, destination, family_number, forwarding_number, service, subject};
 use crate::kernel::netlink::{Batch, Message};
 use crate::kernel::ownership;
 use crate::model::{DestinationKey, DestinationSpec, Family, Op, Persistence, VirtualServerKey, VirtualServerSpec};
@@ -41,13 +41,27 @@ impl Encoder {
                 put_service(message, *key, None);
                 put_destination(message, *destination, None);
             }),
-            Op::AddRoute(..) | Op::UpdateRoute(..) | Op::RemoveRoute(..) => {}
+            Op::AddRoute(..) | Op::UpdateRoute(..) | Op::RemoveRoute(..) | Op::RemoveKubeProxyDevice => {}
         }
     }
 
     /// Adds a request for the version and the size of the connection table.
     pub fn info(&self, batch: &mut Batch) {
         self.request(batch, command::GET_INFO, |_| ());
+    }
+
+    /// Adds a request for the timeouts.
+    pub fn timeouts(&self, batch: &mut Batch) {
+        self.request(batch, command::GET_CONFIG, |_| ());
+    }
+
+    /// Adds the request that sets the timeouts.
+    pub fn set_timeouts(&self, batch: &mut Batch, timeouts: Timeouts) {
+        self.request(batch, command::SET_CONFIG, |message| {
+            message.attribute(subject::TIMEOUT_TCP, &timeouts.tcp.to_ne_bytes());
+            message.attribute(subject::TIMEOUT_TCP_FIN, &timeouts.tcp_fin.to_ne_bytes());
+            message.attribute(subject::TIMEOUT_UDP, &timeouts.udp.to_ne_bytes());
+        });
     }
 
     /// Adds a request for one service.

@@ -14,6 +14,7 @@ use crate::model::{
     DestinationKey, DestinationSpec, Family, Forwarding, Persistence, Protocol, SchedulerFlags, VirtualServerKey,
     VirtualServerSpec,
 };
+use std::fmt;
 use std::net::IpAddr;
 
 /// `IPVS_GENL_NAME` (linux/ip_vs.h): the name to ask the family's number for.
@@ -29,6 +30,8 @@ mod command {
     pub const SET_DEST: u8 = 6;
     pub const DEL_DEST: u8 = 7;
     pub const GET_DEST: u8 = 8;
+    pub const SET_CONFIG: u8 = 12;
+    pub const GET_CONFIG: u8 = 13;
     pub const GET_INFO: u8 = 15;
 }
 
@@ -36,6 +39,9 @@ mod command {
 mod subject {
     pub const SERVICE: u16 = 1;
     pub const DEST: u16 = 2;
+    pub const TIMEOUT_TCP: u16 = 4;
+    pub const TIMEOUT_TCP_FIN: u16 = 5;
+    pub const TIMEOUT_UDP: u16 = 6;
 }
 
 /// `IPVS_SVC_ATTR_*` (linux/ip_vs.h).
@@ -91,6 +97,17 @@ pub struct Info {
     pub version: u32,
     /// Buckets of the connection table.
     pub connection_table_size: u32,
+}
+
+/// When IPVS forgets a connection that is idle, in seconds. To set one to 0 leaves it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Of an established TCP connection.
+    pub tcp: u32,
+    /// Of a TCP connection that one side has closed.
+    pub tcp_fin: u32,
+    /// Of a flow of UDP packets.
+    pub udp: u32,
 }
 
 /// What packets a virtual server takes, as the kernel tells it: also such as [`VirtualServerKey`] cannot express.
@@ -193,6 +210,12 @@ pub struct Stats {
     pub byte_rate_in: u64,
     /// Bytes per second to clients.
     pub byte_rate_out: u64,
+}
+
+impl fmt::Display for Timeouts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tcp {} s, tcpfin {} s, udp {} s", self.tcp, self.tcp_fin, self.udp)
+    }
 }
 
 impl Identity {

@@ -1,4 +1,5 @@
-//! Netlink without a family's meaning: bytes, batches, sockets. What the messages say is for `ipvs` and `route`.
+//! Netlink without a family's meaning: bytes, batches, sockets. What the messages say is for `ipvs`, `route` and
+//! `device`.
 //!
 //! | file | job |
 //! |---|---|

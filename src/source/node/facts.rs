@@ -1,14 +1,11 @@
 //! What the kernel's lists of links, addresses and routes say about the node: pure.
 
-use crate::model::Family;
+use crate::model::{Family, KUBE_PROXY_DEVICE};
 use crate::state::Node;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use std::net::IpAddr;
-
-/// kube-proxy's ipvs mode keeps the VIPs of all Services on this device: they are not the node's own.
-const KUBE_PROXY_DEVICE: &str = "kube-ipvs0";
 
 /// The kernel's lists, whole.
 #[derive(Debug, Default)]
@@ -52,6 +49,7 @@ pub fn of(dumps: &Dumps) -> Node {
 }
 
 fn own_addresses(dumps: &Dumps) -> Vec<Own> {
+    // What is on kube-proxy's device are VIPs.
     let others = dumps.links.iter().find(|link| is_named(link, KUBE_PROXY_DEVICE)).map(|link| link.header.index);
     let ours = dumps.addresses.iter().filter(|message| Some(message.header.index) != others);
     ours.filter_map(own_address).collect()
