@@ -10,15 +10,15 @@
 
 mod support;
 
-use ipvsd::desired::{Plan, Settings};
+use ipvsd::desired::{Locals, Plan, Traffic};
 use ipvsd::diff::diff;
 use ipvsd::kernel::Errno;
 use ipvsd::kernel::fake::FakeKernel;
-use ipvsd::model::{Model, Op, VirtualServerKey};
+use ipvsd::model::{Family, Model, Op, VirtualServerKey};
 use ipvsd::reconcile::{Options, Reconciler, Takeover};
 use ipvsd::state::{Change, State};
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use support::oracle::Cluster;
 use support::{arbitrary, settle};
@@ -60,8 +60,9 @@ proptest! {
 
     /// The same changes in one go and one by one make the same plan (but for who came first to an address).
     #[test]
-    fn the_plan_does_not_depend_on_the_way_to_it(changes in arbitrary::changes(true)) {
-        let settings = Settings::default();
+    fn the_plan_does_not_depend_on_the_way_to_it(
+        changes in arbitrary::changes(true), settings in arbitrary::settings(),
+    ) {
         let (mut stepwise, mut whole) = (Plan::default(), Plan::default());
         let mut state = State::default();
         for change in changes {
@@ -76,6 +77,8 @@ proptest! {
         for key in whole.keys().filter(|key| whole.owner(key) == stepwise.owner(key)) {
             prop_assert_eq!(stepwise.virtual_server(&key), whole.virtual_server(&key));
         }
+        prop_assert_eq!(stepwise.locals().health_checks(), whole.locals().health_checks());
+        prop_assert_eq!(unserved(stepwise.locals()), unserved(whole.locals()));
     }
 
     /// Whatever the cluster does, whoever meddles and whatever fails meanwhile.
@@ -83,12 +86,13 @@ proptest! {
     fn the_kernel_converges(
         rounds in prop::collection::vec((arbitrary::changes(false), arbitrary::model(), any::<u8>()), 1..5),
         foreign in prop::collection::btree_set(arbitrary::virtual_server_key(), 0..4),
+        settings in arbitrary::settings(),
     ) {
         let kernel = FakeKernel { foreign: foreign.clone(), ..FakeKernel::default() };
         let takeover = Takeover::AllBut(vec![]);
         let options = Options { drain_timeout: Duration::from_secs(5), takeover, ..Options::default() };
-        let mut reconciler = Reconciler::new(kernel, Settings::default(), options);
-        let mut cluster = Cluster::default();
+        let mut reconciler = Reconciler::new(kernel, settings.clone(), options);
+        let mut cluster = Cluster::new(settings);
         let mut now = Duration::ZERO;
         for (changes, mess, trouble) in rounds {
             changes.iter().cloned().for_each(|change| cluster.take(change));
@@ -100,15 +104,23 @@ proptest! {
             let wanted = cluster.model(&["rr", "wrr", "mh"], &foreign);
             prop_assert_eq!(reconciler.kernel().model.to_string(), wanted.to_string());
             prop_assert_eq!(&reconciler.kernel().foreign, &foreign);
+            let locals = reconciler.locals();
+            let checks = locals.health_checks().iter().map(|(name, check)| {
+                (name.clone(), (check.port, check.local_endpoints.clone()))
+            });
+            prop_assert_eq!(checks.collect::<BTreeMap<_, _>>(), cluster.health_checks());
+            prop_assert_eq!(unserved(locals), POLICIES.map(|(traffic, family)| cluster.unserved(traffic, family)));
         }
     }
 
     #[test]
-    fn a_change_costs_its_own_operations_and_no_reading(changes in arbitrary::changes(false), more in arbitrary::changes(false)) {
+    fn a_change_costs_its_own_operations_and_no_reading(
+        changes in arbitrary::changes(false), more in arbitrary::changes(false), settings in arbitrary::settings(),
+    ) {
         let options = Options { drain_timeout: Duration::ZERO, ..Options::default() };
         let mut kernel = FakeKernel::default();
         kernel.schedulers.insert("nosuch".parse().unwrap());
-        let mut reconciler = Reconciler::new(kernel, Settings::default(), options);
+        let mut reconciler = Reconciler::new(kernel, settings, options);
         reconciler.take(changes);
         reconciler.pass(Duration::ZERO);
         let before = reconciler.kernel().clone();
@@ -124,6 +136,17 @@ proptest! {
         prop_assert_eq!(after.cost.full_readings, 1);
         prop_assert_eq!(after.cost.scoped_readings, 0);
     }
+}
+
+const POLICIES: [(Traffic, Family); 4] = [
+    (Traffic::Internal, Family::Ipv4),
+    (Traffic::Internal, Family::Ipv6),
+    (Traffic::External, Family::Ipv4),
+    (Traffic::External, Family::Ipv6),
+];
+
+fn unserved(locals: &Locals) -> [usize; 4] {
+    POLICIES.map(|(traffic, family)| locals.unserved(traffic, family))
 }
 
 /// Somebody else changes things that are ours, and the kernel has a bad moment.

@@ -90,7 +90,7 @@ impl Stage {
         let directory = tempfile::tempdir().unwrap();
         let options = Options { drain_timeout: DRAIN_TIMEOUT, ..Options::default() };
         Self {
-            manifests: Manifests::new(directory.path()),
+            manifests: Manifests::new(directory.path(), "node-1"),
             reconciler: Reconciler::new(FakeKernel::default(), Settings::default(), options),
             now: Duration::ZERO,
             last: None,
@@ -139,7 +139,7 @@ impl Stage {
         let node = self.reconciler.state().node().clone();
         let options = Options { drain_timeout: DRAIN_TIMEOUT, ..Options::default() };
         self.reconciler = Reconciler::new(self.reconciler.kernel().clone(), Settings::default(), options);
-        self.manifests = Manifests::new(self.directory.path());
+        self.manifests = Manifests::new(self.directory.path(), "node-1");
         self.now = Duration::ZERO;
         let update = self.manifests.load().unwrap();
         self.reconciler.take([Change::Node(node)].into_iter().chain(update.changes));

@@ -4,7 +4,7 @@ use super::trouble::Trouble;
 use super::wheel::Message;
 use crate::config::Config;
 use crate::source::manifests::{Manifests, Watch};
-use crate::source::node::NodeWatch;
+use crate::source::node::{NodeWatch, host_name};
 use anyhow::Context;
 use std::sync::mpsc::Sender;
 use tokio::select;
@@ -31,7 +31,9 @@ impl Sources {
         let files = Watch::new(&config.manifests);
         let manifest_trouble = Trouble::with("the directory of manifests", STAYS);
         let node_trouble = Trouble::with("this node's network", STAYS);
-        Ok(Self { manifests: Manifests::new(&config.manifests), files, node, manifest_trouble, node_trouble })
+        let node_name = host_name().context("cannot read this machine's name")?;
+        let manifests = Manifests::new(&config.manifests, &node_name);
+        Ok(Self { manifests, files, node, manifest_trouble, node_trouble })
     }
 
     /// The first reading of everything.

@@ -1,43 +1,137 @@
-//! Which endpoints get a Service port's traffic, and with which weight.
+//! Which endpoints get a Service port's traffic, and with which weight: those of the cluster, and those of this node.
 
 use crate::model::{DestinationKey, Family, Protocol};
-use crate::state::{Endpoint, EndpointSlice};
-use std::collections::BTreeMap;
+use crate::state::{Endpoint, EndpointSlice, NodeHint, TrafficPolicy};
+use litemap::LiteMap;
 
-/// The destinations of one Service port in one family, with their weights.
-///
-/// Those that are ready; where none is, those that are terminating but still serving (KEP-1669). A slice's port
-/// belongs to the Service's port of the same name and protocol, and gives the target port.
-pub fn chosen<'a>(
-    slices: impl Iterator<Item = &'a EndpointSlice>,
-    port: (&str, Protocol),
-    family: Family,
-) -> BTreeMap<DestinationKey, u32> {
-    let merged = merged(slices.filter(|slice| slice.family == family), port);
-    let pick = |wanted: fn(&Endpoint) -> bool| -> BTreeMap<DestinationKey, u32> {
-        merged.iter().filter(|(_, endpoint)| wanted(endpoint)).map(|(key, endpoint)| (*key, endpoint.weight)).collect()
-    };
-    let ready = pick(|endpoint| endpoint.ready);
-    if ready.is_empty() { pick(|endpoint| endpoint.serving && endpoint.terminating) } else { ready }
+/// Destinations that were chosen, with their weights, sorted.
+pub type Chosen = LiteMap<DestinationKey, u16>;
+
+/// The endpoints of one Service port in one family, each once, sorted.
+#[derive(Clone, Debug, Default)]
+pub struct Candidates<'a>(Vec<(DestinationKey, &'a Endpoint)>);
+
+/// Which of the two sets of [`Backends`] somebody asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uses {
+    /// A frontend has policy `Cluster`, or is one from outside, where clients on this node may use any endpoint.
+    pub cluster: bool,
+    /// A frontend has policy `Local`.
+    pub local: bool,
 }
 
-/// Every endpoint of the port once. The same address and port may stand in several slices while a pod's address
-/// passes to another pod: one that is not terminating beats one that is.
-fn merged<'a>(
-    slices: impl Iterator<Item = &'a EndpointSlice>,
-    (name, protocol): (&str, Protocol),
-) -> BTreeMap<DestinationKey, &'a Endpoint> {
-    let mut merged: BTreeMap<DestinationKey, &Endpoint> = BTreeMap::new();
-    for slice in slices {
-        for port in slice.ports.iter().filter(|port| &*port.name == name && port.protocol == protocol) {
-            for endpoint in &slice.endpoints {
-                let key = DestinationKey { address: endpoint.address, port: port.port };
-                let known = merged.entry(key).or_insert(endpoint);
-                if known.terminating && !endpoint.terminating {
-                    *known = endpoint;
-                }
+/// Where connections to one Service port go, in one family.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Backends {
+    /// For policy `Cluster`; empty where nobody asks.
+    pub cluster: Chosen,
+    /// For policy `Local`; empty where nobody asks.
+    pub local: Chosen,
+    /// Whether there is an endpoint for any of the sets asked for, if need be on another node.
+    pub has_any: bool,
+}
+
+impl<'a> Candidates<'a> {
+    /// Those in the slices of a Service. A slice's port belongs to the Service's port of the same name and protocol, and
+    /// gives the target port.
+    ///
+    /// The same address and port may stand in several slices while a pod's address passes to another pod: one that is
+    /// not terminating beats one that is.
+    pub fn of(
+        slices: impl Iterator<Item = &'a EndpointSlice>,
+        (name, protocol): (&str, Protocol),
+        family: Family,
+    ) -> Self {
+        let mut found: Vec<(DestinationKey, &Endpoint)> = Vec::new();
+        for slice in slices.filter(|slice| slice.family == family) {
+            for port in slice.ports.iter().filter(|port| &*port.name == name && port.protocol == protocol) {
+                let key = |endpoint: &Endpoint| DestinationKey { address: endpoint.address, port: port.port };
+                found.extend(slice.endpoints.iter().map(|endpoint| (key(endpoint), endpoint)));
             }
         }
+        // Stable, so of those that are equal the first one stays.
+        found.sort_by_key(|(key, endpoint)| (*key, endpoint.terminating));
+        found.dedup_by_key(|(key, _)| *key);
+        Self(found)
     }
-    merged
+
+    /// Those that are on this node and ready.
+    pub fn local_ready(&self) -> impl Iterator<Item = &'a Endpoint> {
+        self.0.iter().map(|(_, endpoint)| *endpoint).filter(|endpoint| endpoint.is_local && endpoint.ready)
+    }
+
+    /// The endpoints to use, where the node is in `zone`.
+    ///
+    /// In either set those that are ready; where none is, those that are terminating but still serving. Hints choose
+    /// among the ready ones of the cluster, and have no say in what is local.
+    pub fn backends(&self, uses: Uses, zone: Option<&str>) -> Backends {
+        let cluster = if uses.cluster { self.cluster(zone) } else { Chosen::new() };
+        let local = if uses.local { self.ready_or_last_resort(|endpoint| endpoint.is_local) } else { Chosen::new() };
+        let is_usable = |(_, endpoint): &(_, &Endpoint)| endpoint.ready || endpoint.is_last_resort();
+        let has_any = !cluster.is_empty() || (uses.local && self.0.iter().any(is_usable));
+        Backends { cluster, local, has_any }
+    }
+
+    fn cluster(&self, zone: Option<&str>) -> Chosen {
+        let nearness = self.nearness(zone);
+        let near = self.pick(|endpoint| endpoint.ready && nearness.is_of(endpoint, zone));
+        if near.is_empty() { self.pick(Endpoint::is_last_resort) } else { near }
+    }
+
+    /// The closest level of hints that works for this node. One ready endpoint without a hint of a level switches it
+    /// off: the hints are being rolled out, and what they say in part would overload those that have some.
+    fn nearness(&self, zone: Option<&str>) -> Nearness {
+        let ready = || self.0.iter().map(|(_, endpoint)| *endpoint).filter(|endpoint| endpoint.ready);
+        let works = |level: Nearness, is_hinted: fn(&Endpoint) -> bool| {
+            ready().all(is_hinted) && ready().any(|endpoint| level.is_of(endpoint, zone))
+        };
+        if works(Nearness::SameNode, |endpoint| endpoint.node_hint != NodeHint::None) {
+            Nearness::SameNode
+        } else if works(Nearness::SameZone, |endpoint| endpoint.zones.is_some()) {
+            Nearness::SameZone
+        } else {
+            Nearness::Any
+        }
+    }
+
+    fn ready_or_last_resort(&self, is_wanted: fn(&Endpoint) -> bool) -> Chosen {
+        let ready = self.pick(|endpoint| endpoint.ready && is_wanted(endpoint));
+        if ready.is_empty() { self.pick(|endpoint| endpoint.is_last_resort() && is_wanted(endpoint)) } else { ready }
+    }
+
+    fn pick(&self, is_wanted: impl Fn(&Endpoint) -> bool) -> Chosen {
+        let wanted = self.0.iter().filter(|(_, endpoint)| is_wanted(endpoint));
+        wanted.map(|(key, endpoint)| (*key, endpoint.weight)).collect()
+    }
 }
+
+impl Backends {
+    /// The set for a policy.
+    pub fn of(&self, policy: TrafficPolicy) -> &Chosen {
+        match policy {
+            TrafficPolicy::Cluster => &self.cluster,
+            TrafficPolicy::Local => &self.local,
+        }
+    }
+}
+
+/// How close an endpoint must be by its hints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nearness {
+    SameNode,
+    SameZone,
+    Any,
+}
+
+impl Nearness {
+    fn is_of(self, endpoint: &Endpoint, zone: Option<&str>) -> bool {
+        match self {
+            Self::SameNode => endpoint.node_hint == NodeHint::Here,
+            Self::SameZone => zone.zip(endpoint.zones.as_ref()).is_some_and(|(zone, zones)| zones.contains(zone)),
+            Self::Any => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,22 @@
 //! Where a Service port's traffic comes in: cluster, external and load-balancer addresses, and node ports.
 
-use crate::model::VirtualServerKey;
-use crate::state::{Node, Service, ServicePort};
+use super::{Settings, node_ports};
+use crate::model::{Family, VirtualServerKey};
+use crate::state::{Service, ServicePort, State, TrafficPolicy};
 use std::fmt;
+use std::net::IpAddr;
 
 /// A way in, and the field of the Service that asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frontend {
     /// The virtual server that serves it.
     pub key: VirtualServerKey,
-    /// For messages.
+    /// For messages, and to tell what kind it is.
     pub field: Field,
+    /// Whose endpoints it may lead to.
+    pub policy: TrafficPolicy,
+    /// The index of the Service's port.
+    pub port: usize,
 }
 
 /// The field that asks for a frontend, printed as its path.
@@ -37,27 +43,44 @@ impl fmt::Display for Field {
     }
 }
 
+impl Field {
+    /// Whether it is a way in for clients outside the cluster, which the external traffic policy is for.
+    pub fn is_external(self) -> bool {
+        !matches!(self, Self::ClusterIp(_))
+    }
+}
+
 /// The frontends of the Service's `index`-th port. An address that is listed twice gives two equal keys.
 pub fn of_port<'a>(
     service: &'a Service,
     (index, port): (usize, &'a ServicePort),
-    node: &'a Node,
+    state: &'a State,
+    settings: &'a Settings,
 ) -> impl Iterator<Item = Frontend> + 'a {
-    let key = |address, port: u16, protocol| VirtualServerKey::new(address, port, protocol);
-    let listed = [
-        (&service.cluster_ips, Field::ClusterIp as fn(usize) -> Field),
-        (&service.external_ips, Field::ExternalIp),
-        (&service.load_balancer_ips, Field::LoadBalancerIp),
-    ];
-    let vips = listed.into_iter().flat_map(move |(addresses, field)| {
-        let frontend =
-            move |(i, address): (usize, &_)| Frontend { key: key(*address, port.port, port.protocol), field: field(i) };
-        addresses.iter().enumerate().map(frontend)
-    });
-    let node_ports = port.node_port.into_iter().flat_map(move |node_port| {
-        let frontend =
-            move |address: &_| Frontend { key: key(*address, node_port, port.protocol), field: Field::NodePort(index) };
-        node.addresses.iter().map(frontend)
+    let frontend = move |address, number, field: Field| Frontend {
+        key: VirtualServerKey::new(address, number, port.protocol),
+        field,
+        policy: if field.is_external() { service.external_policy } else { service.internal_policy },
+        port: index,
+    };
+    let vips = vips(service, settings).map(move |(address, field)| frontend(address, port.port, field));
+    let node_ports = port.node_port.into_iter().flat_map(move |number| {
+        let mine = move |address: &IpAddr| service.families.contains(Family::of(*address));
+        let addresses = node_ports::addresses(settings, state).filter(mine);
+        addresses.map(move |address| frontend(address, number, Field::NodePort(index)))
     });
     vips.chain(node_ports)
+}
+
+/// The Service's addresses that are used, and where they stand.
+pub fn vips<'a>(service: &'a Service, settings: &Settings) -> impl Iterator<Item = (IpAddr, Field)> + 'a {
+    let external_ips = if settings.external_ips_allowed { service.external_ips.as_slice() } else { &[] };
+    let listed = [
+        (service.cluster_ips.as_slice(), Field::ClusterIp as fn(usize) -> Field),
+        (external_ips, Field::ExternalIp),
+        (&service.load_balancer_ips, Field::LoadBalancerIp),
+    ];
+    listed.into_iter().flat_map(|(addresses, field)| {
+        addresses.iter().enumerate().map(move |(index, address)| (*address, field(index)))
+    })
 }

@@ -1,11 +1,11 @@
 //! How a Service's connections are spread: scheduler, flags, persistence, and the virtual server made of it all.
 
 use super::Settings;
+use super::endpoints::Chosen;
 use crate::model::{
     DestinationKey, DestinationSpec, Family, Persistence, SchedulerName, VirtualServer, VirtualServerSpec,
 };
 use crate::state::{Scheduling, Service};
-use std::collections::BTreeMap;
 
 /// The settings of a Service's virtual servers in one family.
 pub fn spec(service: &Service, family: Family, settings: &Settings) -> VirtualServerSpec {
@@ -24,7 +24,7 @@ pub fn missing_scheduler(service: &Service, settings: &Settings) -> Option<Sched
 }
 
 /// A virtual server that masquerades to `chosen` by weight.
-pub fn virtual_server(spec: VirtualServerSpec, chosen: &BTreeMap<DestinationKey, u32>) -> VirtualServer {
-    let destination = |(key, weight): (&DestinationKey, &u32)| (*key, DestinationSpec::masquerading(*weight));
+pub fn virtual_server(spec: VirtualServerSpec, chosen: &Chosen) -> VirtualServer {
+    let destination = |(key, weight): (&DestinationKey, &u16)| (*key, DestinationSpec::masquerading((*weight).into()));
     VirtualServer { spec, destinations: chosen.iter().map(destination).collect() }
 }

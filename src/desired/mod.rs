@@ -1,8 +1,8 @@
 //! What this node's kernel should hold. Pure: cluster state, node and settings in, virtual servers out.
 //!
-//! [`endpoints`] chooses who gets traffic, [`frontends`] where it comes in, [`ipvs`] with which scheduler and
-//! persistence; [`part`] puts these together for one Service, [`plan`] folds the Services into one whole and settles
-//! who has an address that two want; [`drain`] keeps what goes until its connections are gone, [`inherited`] what an
+//! [`endpoints`] chooses who gets traffic, [`frontends`] and [`node_ports`] where it comes in, [`ipvs`] with which
+//! scheduler and persistence; [`part`] puts these together for one Service, [`plan`] folds the Services into one whole
+//! and settles who has an address that two want; [`local`] says what endpoints on this node mean to others; [`drain`] keeps what goes until its connections are gone, [`inherited`] what an
 //! earlier process made and nobody can judge; [`routes`] says which VIPs are local by a route.
 
 pub mod drain;
@@ -10,6 +10,8 @@ pub mod endpoints;
 pub mod frontends;
 pub mod inherited;
 pub mod ipvs;
+pub mod local;
+pub mod node_ports;
 pub mod part;
 pub mod plan;
 pub mod routes;
@@ -17,9 +19,12 @@ pub mod routes;
 use crate::model::SchedulerName;
 use crate::state::Scheduling;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 pub use drain::{Drains, Moment};
 pub use inherited::Inherited;
+pub use local::{HealthCheck, Locals, Traffic};
+pub use node_ports::NodePortAddresses;
 pub use plan::Plan;
 
 /// What the deciding depends on besides the cluster and the node.
@@ -29,10 +34,22 @@ pub struct Settings {
     pub scheduling: Scheduling,
     /// Schedulers that the kernel was asked for and could not load.
     pub unavailable: BTreeSet<SchedulerName>,
+    /// Which of the node's addresses have node ports.
+    pub node_ports: NodePortAddresses,
+    /// The node's primary address of its family, where the operator says it.
+    pub bind_address: Option<IpAddr>,
+    /// Whether `spec.externalIPs` are served: kube-proxy's feature gate `AllowServiceExternalIPs`.
+    pub external_ips_allowed: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { scheduling: Scheduling::with_usual_flags(SchedulerName::RR), unavailable: BTreeSet::new() }
+        Self {
+            scheduling: Scheduling::with_usual_flags(SchedulerName::RR),
+            unavailable: BTreeSet::new(),
+            node_ports: NodePortAddresses::default(),
+            bind_address: None,
+            external_ips_allowed: true,
+        }
     }
 }

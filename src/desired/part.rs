@@ -1,16 +1,24 @@
 //! What one Service asks of this node's kernel: its part of the plan.
 
+use super::endpoints::{Backends, Candidates, Uses};
 use super::frontends::{self, Field, Frontend};
-use super::{Settings, endpoints, ipvs};
-use crate::model::{VirtualServer, VirtualServerKey};
-use crate::state::{ObjectRef, Problem, Service, State};
-use std::collections::BTreeMap;
+use super::local::{HealthCheck, LocalPart, Traffic};
+use super::{Settings, ipvs};
+use crate::model::{Family, VirtualServer, VirtualServerKey};
+use crate::state::{ObjectRef, Origin, Problem, Service, State, TrafficPolicy};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// A Service's virtual servers, not yet compared with what others ask for.
 #[derive(Debug, Default)]
 pub struct Part {
-    /// By key, with the field that asks for it.
-    pub virtual_servers: BTreeMap<VirtualServerKey, (Field, VirtualServer)>,
+    /// By key, with the frontend that asks for it.
+    pub virtual_servers: BTreeMap<VirtualServerKey, (Frontend, VirtualServer)>,
+    /// Both sets of endpoints, by the index of the Service's port and the family; a frontend's virtual server has the
+    /// set of its policy.
+    pub backends: BTreeMap<(usize, Family), Backends>,
+    /// What its endpoints on this node mean to others.
+    pub local: LocalPart,
     /// What is wrong with the Service as this node sees it.
     pub problems: Vec<Problem>,
 }
@@ -19,40 +27,101 @@ impl Part {
     /// The part of `service`.
     pub fn of(service: &Service, state: &State, settings: &Settings) -> Self {
         let mut part = Self::default();
+        // An empty label says nothing, as for kube-proxy.
+        let zone = state.node_object().zone.as_deref().filter(|zone| !zone.is_empty());
+        let mut local_addresses = LocalAddresses::of(service);
         for (index, port) in service.ports.iter().enumerate() {
-            let mut made = BTreeMap::new();
-            for frontend in frontends::of_port(service, (index, port), state.node()) {
-                let family = frontend.key.family();
-                let server = made.entry(family).or_insert_with(|| {
-                    let slices = state.slices(&service.name);
-                    let chosen = endpoints::chosen(slices, (&port.name, port.protocol), family);
-                    ipvs::virtual_server(ipvs::spec(service, family, settings), &chosen)
-                });
-                part.add(service, &frontend, server);
+            let frontends: Vec<Frontend> = frontends::of_port(service, (index, port), state, settings).collect();
+            for family in service.families.iter() {
+                let frontends: Vec<&Frontend> = frontends.iter().filter(|one| one.key.family() == family).collect();
+                if frontends.is_empty() && local_addresses.0.is_empty() {
+                    continue;
+                }
+                let candidates = Candidates::of(state.slices(&service.name), (&port.name, port.protocol), family);
+                local_addresses.extend(&candidates, family);
+                let backends = candidates.backends(uses(&frontends), zone);
+                part.serve(service, &frontends, &backends, settings);
+                part.backends.insert((index, family), backends);
             }
         }
-        if let Some(scheduler) = ipvs::missing_scheduler(service, settings) {
-            let usual = settings.scheduling.scheduler;
-            let message = format!(
-                "the kernel cannot load the scheduler {scheduler} (module ip_vs_{scheduler}): {usual} serves instead"
-            );
-            part.problems.push(problem(service, "metadata.annotations[ipvsd.io/scheduler]".into(), message));
-        }
+        part.local.health_check = local_addresses.health_check(service);
+        part.problems.extend(missing_scheduler(service, settings));
+        part.problems.extend(own_addresses(service, state, settings));
         part
+    }
+
+    /// Makes the virtual servers of frontends of one family. Policy `Local` never leads to another node, so without a
+    /// local endpoint its virtual server has no destinations, and the kernel refuses connections.
+    fn serve(&mut self, service: &Service, frontends: &[&Frontend], backends: &Backends, settings: &Settings) {
+        for frontend in frontends {
+            let family = frontend.key.family();
+            let chosen = backends.of(frontend.policy);
+            let server = ipvs::virtual_server(ipvs::spec(service, family, settings), chosen);
+            if frontend.policy == TrafficPolicy::Local && chosen.is_empty() && backends.has_any {
+                let traffic = if frontend.field.is_external() { Traffic::External } else { Traffic::Internal };
+                self.local.unserved.insert((traffic, family));
+            }
+            self.add(service, frontend, server);
+        }
     }
 
     /// An address listed twice asks twice for the same virtual server, which is no problem; a port that asks for
     /// another port's virtual server is one.
-    fn add(&mut self, service: &Service, frontend: &Frontend, server: &VirtualServer) {
+    fn add(&mut self, service: &Service, frontend: &Frontend, server: VirtualServer) {
         match self.virtual_servers.get(&frontend.key) {
-            None => drop(self.virtual_servers.insert(frontend.key, (frontend.field, server.clone()))),
-            Some((_, same)) if same == server => {}
+            None => drop(self.virtual_servers.insert(frontend.key, (*frontend, server))),
+            Some((_, same)) if *same == server => {}
             Some((other, _)) => {
-                let message = format!("{} is asked for by {other} too, which has it", frontend.key);
+                let message = format!("{} is asked for by {} too, which has it", frontend.key, other.field);
                 self.problems.push(problem(service, frontend.field.to_string(), message));
             }
         }
     }
+}
+
+/// A client on this node may use any endpoint even where the policy for those from outside is `Local`.
+fn uses(frontends: &[&Frontend]) -> Uses {
+    let is_cluster = |one: &&Frontend| one.policy == TrafficPolicy::Cluster || one.field.is_external();
+    let is_local = |one: &&Frontend| one.policy == TrafficPolicy::Local;
+    Uses { cluster: frontends.iter().any(is_cluster), local: frontends.iter().any(is_local) }
+}
+
+/// The addresses of ready endpoints on this node, of any port; no families where nobody asks.
+struct LocalAddresses(BTreeMap<Family, BTreeSet<IpAddr>>);
+
+impl LocalAddresses {
+    fn of(service: &Service) -> Self {
+        let families = service.families.iter().filter(|_| service.health_check_node_port.is_some());
+        Self(families.map(|family| (family, BTreeSet::new())).collect())
+    }
+
+    fn extend(&mut self, candidates: &Candidates<'_>, family: Family) {
+        if let Some(addresses) = self.0.get_mut(&family) {
+            addresses.extend(candidates.local_ready().map(|endpoint| endpoint.address));
+        }
+    }
+
+    fn health_check(self, service: &Service) -> Option<HealthCheck> {
+        let local_endpoints = self.0.into_iter().map(|(family, addresses)| (family, addresses.len())).collect();
+        service.health_check_node_port.map(|port| HealthCheck { port, local_endpoints })
+    }
+}
+
+fn missing_scheduler(service: &Service, settings: &Settings) -> Option<Problem> {
+    let scheduler = ipvs::missing_scheduler(service, settings)?;
+    let usual = settings.scheduling.scheduler;
+    let message =
+        format!("the kernel cannot load the scheduler {scheduler} (module ip_vs_{scheduler}): {usual} serves instead");
+    Some(problem(service, "metadata.annotations[ipvsd.io/scheduler]".into(), message))
+}
+
+/// Whoever may write a Service can take ports of the node with it: those of sshd, or of the kubelet. In a manifest it
+/// is no news that a VIP is the node's own, as where keepalived moves it from node to node.
+fn own_addresses(service: &Service, state: &State, settings: &Settings) -> Vec<Problem> {
+    let is_told = |(address, field): &(IpAddr, Field)| field.is_external() && state.node().addresses.contains(address);
+    let message = "is an address of this node: the Service answers there instead of what listens on its ports";
+    let own = frontends::vips(service, settings).filter(|vip| service.origin == Origin::Api && is_told(vip));
+    own.map(|(address, field)| problem(service, field.to_string(), format!("{address} {message}"))).collect()
 }
 
 /// A problem with a Service.

@@ -5,6 +5,7 @@
 //! The other one is told, and gets it when it is free.
 
 use super::Settings;
+use super::local::{LocalPart, Locals};
 use super::part::{Part, problem};
 use crate::model::{VirtualServer, VirtualServerKey};
 use crate::state::{ObjectName, Problem, Service, State};
@@ -22,6 +23,8 @@ pub struct Plan {
     waiting: BTreeMap<VirtualServerKey, BTreeSet<ObjectName>>,
     /// What is wrong with each Service beyond what its source could see; no entry is empty.
     problems: BTreeMap<ObjectName, Vec<Problem>>,
+    /// What the endpoints on this node mean to others.
+    locals: Locals,
 }
 
 /// A virtual server and whose it is.
@@ -51,6 +54,11 @@ impl Plan {
     pub fn serves(&self, address: IpAddr) -> bool {
         let of_address = VirtualServerKey::first_of(address)..=VirtualServerKey::last_of(address);
         self.held.range(of_address).next().is_some()
+    }
+
+    /// What load balancers are told, and which Services want for endpoints on this node.
+    pub fn locals(&self) -> &Locals {
+        &self.locals
     }
 
     /// What is wrong with which Service.
@@ -88,13 +96,14 @@ impl Plan {
         let name = &service.name;
         let held_before = self.forget(name);
         let mut changed = Vec::new();
+        self.locals.put(name, part.local);
         let mut problems = part.problems;
         let mut keys = Vec::with_capacity(part.virtual_servers.len());
-        for (key, (field, server)) in part.virtual_servers {
+        for (key, (frontend, server)) in part.virtual_servers {
             match self.held.get_mut(&key) {
                 Some(held) if held.owner != *name => {
                     let message = format!("{key} belongs to Service {}, which had it first", held.owner);
-                    problems.push(problem(service, field.to_string(), message));
+                    problems.push(problem(service, frontend.field.to_string(), message));
                     self.waiting.entry(key).or_default().insert(name.clone());
                     continue;
                 }
@@ -119,6 +128,7 @@ impl Plan {
     /// Takes a Service out. Returns the keys that changed.
     fn remove(&mut self, name: &ObjectName) -> Vec<VirtualServerKey> {
         let keys = self.forget(name);
+        self.locals.put(name, LocalPart::default());
         self.free(&keys).collect()
     }
 

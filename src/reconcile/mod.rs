@@ -10,7 +10,7 @@ mod takeover;
 
 use crate::desired::drain::{Connections, Occasion};
 use crate::desired::routes::{self, Standing};
-use crate::desired::{Drains, Inherited, Moment, Plan, Settings};
+use crate::desired::{Drains, Inherited, Locals, Moment, Plan, Settings};
 use crate::diff::Steps;
 use crate::kernel::{Cause, Kernel, Observation, ObserveError, Scope};
 use crate::model::{Family, Op, Phase, VirtualServerKey};
@@ -138,6 +138,11 @@ impl<K: Kernel> Reconciler<K> {
     /// Whether any virtual server of a family is wanted.
     pub fn serves(&self, family: Family) -> bool {
         self.plan.keys().any(|key| key.family() == family)
+    }
+
+    /// What load balancers are told, and which Services want for endpoints on this node; as of the last pass.
+    pub fn locals(&self) -> &Locals {
+        self.plan.locals()
     }
 
     /// The kernel, for those who count what was asked of it.

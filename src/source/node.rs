@@ -5,6 +5,9 @@
 //! comes with an address, and is otherwise seen at the next look, half a minute later at most.
 
 pub mod facts;
+mod name;
+
+pub use name::host_name;
 
 use crate::state::Node;
 use facts::Dumps;

@@ -2,6 +2,7 @@
 
 use super::{ObjectName, Origin};
 use crate::model::{Family, Protocol};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -33,17 +34,77 @@ pub struct SlicePort {
     pub port: u16,
 }
 
-/// One entry of a slice's `endpoints`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One entry of a slice's `endpoints`. A large cluster has 100,000, so its size counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// The first of `addresses`; the others are the same pod's and are not used, as in kube-proxy.
     pub address: IpAddr,
+    /// Share for weighted schedulers: annotation `ipvsd.io/weights`, else 1.
+    pub weight: u16,
     /// `conditions.ready`, true where unset.
     pub ready: bool,
     /// `conditions.serving`, true where unset.
     pub serving: bool,
     /// `conditions.terminating`, false where unset.
     pub terminating: bool,
-    /// Share for weighted schedulers, 0 to 65535: annotation `ipvsd.io/weights`, else 1.
-    pub weight: u32,
+    /// `nodeName` is this node. A process has one node name for life, so this is told apart when the slice is read.
+    pub is_local: bool,
+    /// What `hints.forNodes` says of this node.
+    pub node_hint: NodeHint,
+    /// `hints.forZones`, none where it is empty; a node's zone can change, so the names are kept.
+    pub zones: Option<Arc<Zones>>,
+}
+
+impl Endpoint {
+    /// Whether it may get traffic where no endpoint is ready: on its way out, but still serving (KEP-1669).
+    pub fn is_last_resort(&self) -> bool {
+        self.serving && self.terminating
+    }
+}
+
+/// For which nodes' clients an endpoint is meant, as far as this node can tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NodeHint {
+    /// No node is named.
+    #[default]
+    None,
+    /// This node is named.
+    Here,
+    /// Only other nodes are named.
+    Elsewhere,
+}
+
+/// Names of zones, at least one; equal sets are equal whatever their order was.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Zones(Box<[Box<str>]>);
+
+impl Zones {
+    /// The set of these names; none if there are none.
+    pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        let names: BTreeSet<&str> = names.into_iter().collect();
+        (!names.is_empty()).then(|| Self(names.into_iter().map(Box::from).collect()))
+    }
+
+    /// Whether a zone is one of them.
+    pub fn contains(&self, zone: &str) -> bool {
+        self.0.iter().any(|name| **name == *zone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_32_bytes() {
+        assert!(size_of::<Endpoint>() <= 32, "{}", size_of::<Endpoint>());
+    }
+
+    #[test]
+    fn zones_are_a_set() {
+        assert_eq!(Zones::new([]), None);
+        assert_eq!(Zones::new(["b", "a", "b"]), Zones::new(["a", "b"]));
+        let zones = Zones::new(["a", "b"]).unwrap();
+        assert_eq!(["a", "b", "c", ""].map(|zone| zones.contains(zone)), [true, true, false, false]);
+    }
 }

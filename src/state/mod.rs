@@ -9,10 +9,10 @@ mod problem;
 mod service;
 mod store;
 
-pub use endpoint::{Endpoint, EndpointSlice, SlicePort};
+pub use endpoint::{Endpoint, EndpointSlice, NodeHint, SlicePort, Zones};
 pub use node::{Node, NodeObject};
 pub use problem::{ObjectRef, Origin, Problem};
-pub use service::{Scheduling, Service, ServicePort};
+pub use service::{Families, Scheduling, Service, ServicePort, TrafficPolicy};
 pub use store::{Change, State};
 
 use std::fmt;

@@ -3,6 +3,7 @@
 use super::{EndpointSlice, Node, NodeObject, ObjectName, Service};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::mem;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// One change of the input. A source that starts or lists again sends what differs, never a smaller world.
@@ -62,7 +63,7 @@ impl State {
             Change::OnlyServices(names) => self.keep_services(&names),
             Change::OnlyEndpointSlices(names) => self.keep_slices(&names),
             Change::Node(node) => self.put_node(node),
-            Change::NodeObject(node) => self.node_object = node,
+            Change::NodeObject(node) => self.put_node_object(node),
             Change::Doubt(in_doubt) => self.in_doubt = in_doubt,
         }
     }
@@ -150,30 +151,56 @@ impl State {
         self.dirty.insert(slice.service.clone());
     }
 
-    /// Node ports follow the node's addresses. (VIPs' routes do too; they are decided afresh in every whole pass.)
+    /// Node ports follow the node's addresses, and a VIP that is one of them is told of. (VIPs' routes follow too; they
+    /// are decided afresh in every whole pass.)
     fn put_node(&mut self, node: Node) {
         if self.node != node {
-            self.node = node;
-            self.touch(|service| service.ports.iter().any(|port| port.node_port.is_some()));
+            let before = mem::replace(&mut self.node, node);
+            let moved = &before.addresses ^ &self.node.addresses;
+            let has_moved = |vips: &[IpAddr]| vips.iter().any(|vip| moved.contains(vip));
+            self.touch(|service| {
+                has_node_port(service) || has_moved(&service.external_ips) || has_moved(&service.load_balancer_ips)
+            });
         }
     }
+
+    /// The node's zone decides where endpoints are meant for zones, its addresses which are primary.
+    fn put_node_object(&mut self, node: NodeObject) {
+        let before = mem::replace(&mut self.node_object, node);
+        if before.zone != self.node_object.zone {
+            let is_zoned = |slice: &&Arc<EndpointSlice>| slice.endpoints.iter().any(|one| one.zones.is_some());
+            self.dirty.extend(self.slices.values().filter(is_zoned).map(|slice| slice.service.clone()));
+        }
+        if before.addresses != self.node_object.addresses {
+            self.touch(has_node_port);
+        }
+    }
+}
+
+fn has_node_port(service: &Service) -> bool {
+    service.ports.iter().any(|port| port.node_port.is_some())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Family;
-    use crate::state::Origin;
+    use crate::model::{Family, Protocol};
+    use crate::state::{Endpoint, Families, NodeHint, Origin, ServicePort, TrafficPolicy, Zones};
 
     fn service(name: &str) -> Arc<Service> {
         Arc::new(Service {
             name: ObjectName::new("default", name),
             origin: Origin::Api,
+            families: Families::BOTH,
             cluster_ips: vec![],
             external_ips: vec![],
             load_balancer_ips: vec![],
+            source_ranges: vec![],
             ports: vec![],
             affinity: None,
+            internal_policy: TrafficPolicy::Cluster,
+            external_policy: TrafficPolicy::Cluster,
+            health_check_node_port: None,
             scheduling: None,
         })
     }
@@ -223,6 +250,60 @@ mod tests {
             state.apply(Change::ServiceGone(ObjectName::new("default", "web")));
             state.apply(Change::EndpointSliceGone(ObjectName::new("default", "never")));
             assert_eq!(dirty(&mut state), expected);
+        }
+    }
+
+    /// A Service that each kind of fact about the node matters to, and one that none does.
+    fn state_of_a_node() -> State {
+        let port = ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: Some(30_080) };
+        let endpoint = Endpoint {
+            address: [10, 1, 0, 1].into(),
+            weight: 1,
+            ready: true,
+            serving: true,
+            terminating: false,
+            is_local: false,
+            node_hint: NodeHint::None,
+            zones: Zones::new(["a"]).map(Arc::new),
+        };
+        let mut state = State::default();
+        for changed in [
+            Service { ports: vec![port], ..Service::clone(&service("node-port")) },
+            Service { external_ips: vec![[192, 0, 2, 7].into()], ..Service::clone(&service("vip")) },
+            Service { load_balancer_ips: vec![[192, 0, 2, 8].into()], ..Service::clone(&service("balanced")) },
+            Service::clone(&service("zoned")),
+            Service::clone(&service("plain")),
+        ] {
+            state.apply(Change::Service(changed.into()));
+        }
+        let zoned = EndpointSlice { endpoints: vec![endpoint], ..EndpointSlice::clone(&slice("zoned-1", "zoned")) };
+        state.apply(Change::EndpointSlice(zoned.into()));
+        state.take_dirty();
+        state
+    }
+
+    #[test]
+    fn what_changes_about_the_node_dirties_the_services_that_depend_on_it() {
+        let mut state = state_of_a_node();
+        let node = |last: u8| Node { addresses: [[192, 0, 2, last].into()].into(), ..Node::default() };
+        let object = |zone: &str, last: u8| NodeObject {
+            zone: Some(zone.into()),
+            addresses: vec![[192, 0, 2, last].into()],
+            ..NodeObject::default()
+        };
+        for (change, wanted) in [
+            (Change::Node(node(7)), &["node-port", "vip"][..]),
+            (Change::Node(node(7)), &[]),
+            (Change::Node(node(8)), &["balanced", "node-port", "vip"]),
+            (Change::NodeObject(object("a", 1)), &["node-port", "zoned"]),
+            (Change::NodeObject(object("a", 1)), &[]),
+            (Change::NodeObject(object("a", 2)), &["node-port"]),
+            (Change::NodeObject(object("b", 2)), &["zoned"]),
+            (Change::NodeObject(NodeObject { is_eligible: true, ..object("b", 2) }), &[]),
+        ] {
+            let text = format!("{change:?}");
+            state.apply(change);
+            assert_eq!(dirty(&mut state), wanted, "{text}");
         }
     }
 }

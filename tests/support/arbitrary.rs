@@ -1,11 +1,13 @@
 //! Random models and random changes of the input, from small worlds so that they meet each other.
 
+use ipvsd::desired::{NodePortAddresses, Settings};
 use ipvsd::model::{
     DestinationKey, DestinationSpec, Family, Forwarding, Model, Persistence, Protocol, RouteSpec, SchedulerFlags,
     VirtualServer, VirtualServerKey, VirtualServerSpec,
 };
 use ipvsd::state::{
-    Change, Endpoint, EndpointSlice, Node, ObjectName, Origin, Scheduling, Service, ServicePort, SlicePort,
+    Change, Endpoint, EndpointSlice, Families, Node, NodeHint, NodeObject, ObjectName, Origin, Scheduling, Service,
+    ServicePort, SlicePort, TrafficPolicy, Zones,
 };
 use proptest::collection::{btree_map, btree_set, hash_set, vec};
 use proptest::option;
@@ -74,6 +76,7 @@ pub fn changes(overlap: bool) -> impl Strategy<Value = Vec<Change>> {
         1 => hash_set(name("s"), 0..4).prop_map(Change::OnlyServices),
         1 => hash_set(name("e"), 0..4).prop_map(Change::OnlyEndpointSlices),
         1 => node().prop_map(Change::Node),
+        2 => node_object().prop_map(Change::NodeObject),
     ];
     vec(change, 0..12)
 }
@@ -85,8 +88,9 @@ fn name(prefix: &'static str) -> impl Strategy<Value = ObjectName> {
 fn service(overlap: bool) -> impl Strategy<Value = Service> {
     let ports = vec((protocol(), any::<bool>()), 0..3);
     let scheduling = option::of(prop_oneof![Just("wrr"), Just("mh"), Just("nosuch")]);
-    (0..4_u8, 0..4_u8, ports, option::of(Just(10_800)), scheduling, any::<bool>()).prop_map(
-        move |(number, other, ports, affinity, scheduling, six)| {
+    let health_check = option::of(Just(32_000));
+    (0..4_u8, 0..4_u8, ports, option::of(Just(10_800)), scheduling, families(), policies(), health_check).prop_map(
+        move |(number, other, ports, affinity, scheduling, families, policies, health_check_node_port)| {
             let mine = if overlap { other } else { number };
             let port = |(index, (protocol, node_port)): (usize, (Protocol, bool))| ServicePort {
                 name: format!("p{index}").into(),
@@ -94,38 +98,108 @@ fn service(overlap: bool) -> impl Strategy<Value = Service> {
                 port: 80 + u16::try_from(index).unwrap(),
                 node_port: node_port.then(|| 30_000 + u16::from(mine) * 10 + u16::try_from(index).unwrap()),
             };
-            let sixth = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(mine)]);
+            let sixth = |net| IpAddr::from([0xfd00, net, 0, 0, 0, 0, 0, u16::from(mine)]);
+            let each = |four: [u8; 4], six: IpAddr| {
+                let both = [IpAddr::from(four), six];
+                both.into_iter().filter(|ip| families.contains(Family::of(*ip))).collect::<Vec<_>>()
+            };
             Service {
                 name: ObjectName::new("default", &format!("s{number}")),
                 origin: Origin::Api,
-                cluster_ips: [IpAddr::from([10, 0, 0, mine])].into_iter().chain(six.then_some(sixth)).collect(),
-                external_ips: vec![IpAddr::from([10, 0, 1, mine])],
-                load_balancer_ips: vec![],
+                families,
+                cluster_ips: each([10, 0, 0, mine], sixth(0)),
+                external_ips: each([10, 0, 1, mine], sixth(1)),
+                load_balancer_ips: each([10, 0, 2, mine], sixth(2)),
+                source_ranges: vec![],
                 ports: ports.into_iter().enumerate().map(port).collect(),
                 affinity,
+                internal_policy: policies.0,
+                external_policy: policies.1,
+                health_check_node_port,
                 scheduling: scheduling.map(|name| Scheduling::with_usual_flags(name.parse().unwrap())),
             }
         },
     )
 }
 
+fn families() -> impl Strategy<Value = Families> {
+    prop_oneof![
+        Just(Families::BOTH),
+        Just(Families { ipv4: true, ipv6: false }),
+        Just(Families { ipv4: false, ipv6: true })
+    ]
+}
+
+fn policies() -> impl Strategy<Value = (TrafficPolicy, TrafficPolicy)> {
+    let policy = || prop_oneof![Just(TrafficPolicy::Cluster), Just(TrafficPolicy::Local)];
+    (policy(), policy())
+}
+
 fn slice() -> impl Strategy<Value = EndpointSlice> {
-    let endpoint = (0..5_u8, any::<bool>(), any::<bool>(), any::<bool>(), 1..3_u32);
-    (name("e"), 0..4_u8, any::<bool>(), vec(endpoint, 0..4)).prop_map(|(name, service, six, endpoints)| EndpointSlice {
-        name,
-        origin: Origin::Api,
-        service: ObjectName::new("default", &format!("s{service}")),
-        family: if six { Family::Ipv6 } else { Family::Ipv4 },
-        ports: [(0, Protocol::Tcp), (1, Protocol::Udp), (1, Protocol::Tcp)]
-            .map(|(index, protocol)| SlicePort { name: format!("p{index}").into(), protocol, port: 8080 + index })
-            .into(),
-        endpoints: endpoints.into_iter().map(|one| endpoint_of(six, one)).collect(),
+    (name("e"), 0..4_u8, any::<bool>(), vec(endpoint(), 0..4)).prop_map(|(name, service, six, endpoints)| {
+        EndpointSlice {
+            name,
+            origin: Origin::Api,
+            service: ObjectName::new("default", &format!("s{service}")),
+            family: if six { Family::Ipv6 } else { Family::Ipv4 },
+            ports: [(0, Protocol::Tcp), (1, Protocol::Udp), (1, Protocol::Tcp)]
+                .map(|(index, protocol)| SlicePort { name: format!("p{index}").into(), protocol, port: 8080 + index })
+                .into(),
+            endpoints: endpoints.into_iter().map(|endpoint| if six { in_ipv6(endpoint) } else { endpoint }).collect(),
+        }
     })
 }
 
-fn endpoint_of(six: bool, (last, ready, serving, terminating, weight): (u8, bool, bool, bool, u32)) -> Endpoint {
-    let address = if six { [0xfd01, 0, 0, 0, 0, 0, 0, u16::from(last)].into() } else { [10, 1, 0, last].into() };
-    Endpoint { address, ready, serving, terminating, weight }
+/// Mostly ready and mostly with hints, as otherwise one of them would nearly always switch hints off.
+fn endpoint() -> impl Strategy<Value = Endpoint> {
+    let zones = prop_oneof![Just(&["a"][..]), Just(&["b"]), Just(&["a", "b"]), Just(&[])];
+    let node_hint = prop_oneof![Just(NodeHint::Here), 3 => Just(NodeHint::Elsewhere), Just(NodeHint::None)];
+    let conditions = (prop::bool::weighted(0.7), any::<bool>(), any::<bool>());
+    (0..5_u8, 1..3_u16, conditions, any::<bool>(), node_hint, zones).prop_map(
+        |(last, weight, (ready, serving, terminating), is_local, node_hint, zones)| Endpoint {
+            address: [10, 1, 0, last].into(),
+            weight,
+            ready,
+            serving,
+            terminating,
+            is_local,
+            node_hint,
+            zones: Zones::new(zones.iter().copied()).map(Arc::new),
+        },
+    )
+}
+
+fn in_ipv6(endpoint: Endpoint) -> Endpoint {
+    let IpAddr::V4(address) = endpoint.address else { return endpoint };
+    Endpoint { address: [0xfd01, 0, 0, 0, 0, 0, 0, u16::from(address.octets()[3])].into(), ..endpoint }
+}
+
+/// What an operator may decide that the deciding depends on.
+pub fn settings() -> impl Strategy<Value = Settings> {
+    let node_ports = prop_oneof![
+        3 => Just(NodePortAddresses::Any),
+        1 => Just(NodePortAddresses::Primary),
+        1 => Just(NodePortAddresses::Within(vec!["192.0.2.8/29".parse().unwrap()])),
+        1 => Just(NodePortAddresses::Within(vec!["192.0.2.0/29".parse().unwrap(), "::/0".parse().unwrap()])),
+    ];
+    let bind_address = option::weighted(0.2, Just("192.0.2.9".parse().unwrap()));
+    (node_ports, bind_address, prop::bool::weighted(0.8)).prop_map(
+        |(node_ports, bind_address, external_ips_allowed)| Settings {
+            node_ports,
+            bind_address,
+            external_ips_allowed,
+            ..Settings::default()
+        },
+    )
+}
+
+fn node_object() -> impl Strategy<Value = NodeObject> {
+    let addresses = prop_oneof![Just(&[][..]), Just(&["192.0.2.9", "fd02::1"]), Just(&["203.0.113.1", "192.0.2.1"])];
+    (option::of(prop_oneof![Just("a"), Just("b")]), addresses).prop_map(|(zone, addresses)| NodeObject {
+        zone: zone.map(Arc::from),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        ..NodeObject::default()
+    })
 }
 
 /// Nodes whose addresses may include a VIP.

@@ -1,19 +1,27 @@
 //! What a list of changes asks of the kernel, said again in the plainest way: no plan, no increments, all at once.
 //! For Services that do not ask for each other's addresses.
 
+use ipvsd::desired::{NodePortAddresses, Settings, Traffic};
 use ipvsd::model::{DestinationKey, DestinationSpec, Family, Model, Persistence, RouteSpec, VirtualServer};
 use ipvsd::model::{SchedulerFlags, VirtualServerKey, VirtualServerSpec};
-use ipvsd::state::{Change, Endpoint, EndpointSlice, Node, ObjectName, Service, ServicePort};
+use ipvsd::state::{
+    Change, Endpoint, EndpointSlice, Node, NodeHint, NodeObject, ObjectName, Service, ServicePort, TrafficPolicy,
+};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The cluster, as the last word on each object.
 #[derive(Default)]
 pub struct Cluster {
+    pub settings: Settings,
     services: BTreeMap<ObjectName, Arc<Service>>,
     slices: BTreeMap<ObjectName, Arc<EndpointSlice>>,
     node: Node,
+    node_object: NodeObject,
 }
+
+type Endpoints = BTreeMap<DestinationKey, Endpoint>;
 
 impl Cluster {
     pub fn take(&mut self, change: Change) {
@@ -23,9 +31,10 @@ impl Cluster {
             Change::EndpointSlice(slice) => drop(self.slices.insert(slice.name.clone(), slice)),
             Change::EndpointSliceGone(name) => drop(self.slices.remove(&name)),
             Change::Node(node) => self.node = node,
+            Change::NodeObject(object) => self.node_object = object,
             Change::OnlyServices(names) => self.services.retain(|name, _| names.contains(name)),
             Change::OnlyEndpointSlices(names) => self.slices.retain(|name, _| names.contains(name)),
-            Change::NodeObject(_) | Change::Doubt(_) => {}
+            Change::Doubt(_) => {}
         }
     }
 
@@ -34,17 +43,15 @@ impl Cluster {
         let mut model = Model::default();
         for service in self.services.values() {
             for port in &service.ports {
-                let vips = service.cluster_ips.iter().chain(&service.external_ips).chain(&service.load_balancer_ips);
-                let mut keys: Vec<_> = vips.map(|vip| VirtualServerKey::new(*vip, port.port, port.protocol)).collect();
-                if let Some(node_port) = port.node_port {
-                    let on = |address: &_| VirtualServerKey::new(*address, node_port, port.protocol);
-                    keys.extend(self.node.addresses.iter().map(on));
-                }
-                for key in keys.into_iter().filter(|key| !foreign.contains(key)) {
-                    model
-                        .virtual_servers
-                        .entry(key)
-                        .or_insert_with(|| self.server(service, (port, key.family()), known));
+                let ways = self.ways_in(service, port).into_iter().filter(|(key, _)| !foreign.contains(key));
+                for (key, traffic) in ways {
+                    let endpoints = self.endpoints(service, port, key.family());
+                    let chosen = match policy(service, traffic) {
+                        TrafficPolicy::Cluster => self.of_cluster(&endpoints),
+                        TrafficPolicy::Local => first_of(&[&|one| one.ready, &is_leaving], &local(&endpoints)),
+                    };
+                    let server = server(service, key.family(), known, chosen);
+                    model.virtual_servers.entry(key).or_insert(server);
                 }
             }
         }
@@ -57,27 +64,70 @@ impl Cluster {
         model
     }
 
-    fn server(&self, service: &Service, (port, family): (&ServicePort, Family), known: &[&str]) -> VirtualServer {
-        let scheduler = service.scheduling.map(|own| own.scheduler).filter(|own| known.contains(&own.as_str()));
-        let scheduler = scheduler.unwrap_or("rr".parse().unwrap());
-        let spec = VirtualServerSpec {
-            scheduler,
-            flags: if scheduler.as_str() == "mh" { SchedulerFlags::PORT } else { SchedulerFlags::default() },
-            persistence: service.affinity.map(|timeout| Persistence { timeout, prefix: family.bits() }),
-        };
-        let ready = self.destinations(service, (port, family), |endpoint| endpoint.ready);
-        let leaving = |endpoint: &Endpoint| endpoint.serving && endpoint.terminating;
-        let destinations = if ready.is_empty() { self.destinations(service, (port, family), leaving) } else { ready };
-        VirtualServer { spec, destinations: destinations.into_iter().collect() }
+    /// Port and count per family of each Service with a health check.
+    pub fn health_checks(&self) -> BTreeMap<ObjectName, (u16, BTreeMap<Family, usize>)> {
+        let mut checks = BTreeMap::new();
+        for service in self.services.values() {
+            let Some(asked) = service.health_check_node_port else { continue };
+            let count = |family| {
+                let of_port = |port| local(&self.endpoints(service, port, family));
+                let ready = service.ports.iter().flat_map(of_port).filter(|(_, endpoint)| endpoint.ready);
+                ready.map(|(key, _)| key.address).collect::<BTreeSet<IpAddr>>().len()
+            };
+            let counts = service.families.iter().map(|family| (family, count(family))).collect();
+            checks.insert(service.name.clone(), (asked, counts));
+        }
+        checks
     }
 
-    fn destinations(
-        &self,
-        service: &Service,
-        (port, family): (&ServicePort, Family),
-        wanted: impl Fn(&Endpoint) -> bool,
-    ) -> BTreeMap<DestinationKey, DestinationSpec> {
-        let mut best: BTreeMap<DestinationKey, Endpoint> = BTreeMap::new();
+    /// How many Services would be served if their policy were `Cluster`.
+    pub fn unserved(&self, traffic: Traffic, family: Family) -> usize {
+        let is_unserved = |service: &Arc<Service>| {
+            let wants = |port: &ServicePort| {
+                let ways = self.ways_in(service, port);
+                let usable = |endpoints: &Endpoints| endpoints.values().any(|one| one.ready || is_leaving(one));
+                let endpoints = self.endpoints(service, port, family);
+                ways.iter().any(|(key, of)| *of == traffic && key.family() == family)
+                    && usable(&endpoints)
+                    && !usable(&local(&endpoints))
+            };
+            policy(service, traffic) == TrafficPolicy::Local && service.ports.iter().any(wants)
+        };
+        self.services.values().filter(|service| is_unserved(service)).count()
+    }
+
+    fn ways_in(&self, service: &Service, port: &ServicePort) -> Vec<(VirtualServerKey, Traffic)> {
+        let at = |ip: &IpAddr, number, traffic| (VirtualServerKey::new(*ip, number, port.protocol), traffic);
+        let mut ways: Vec<_> = service.cluster_ips.iter().map(|ip| at(ip, port.port, Traffic::Internal)).collect();
+        if self.settings.external_ips_allowed {
+            ways.extend(service.external_ips.iter().map(|ip| at(ip, port.port, Traffic::External)));
+        }
+        ways.extend(service.load_balancer_ips.iter().map(|ip| at(ip, port.port, Traffic::External)));
+        for ip in self.node.addresses.iter().filter(|ip| self.has_node_ports(**ip)) {
+            ways.extend(port.node_port.map(|number| at(ip, number, Traffic::External)));
+        }
+        ways.retain(|(key, _)| service.families.contains(key.family()));
+        ways
+    }
+
+    fn has_node_ports(&self, ip: IpAddr) -> bool {
+        match &self.settings.node_ports {
+            NodePortAddresses::Any => true,
+            NodePortAddresses::Within(ranges) => {
+                let of_family: Vec<_> = ranges.iter().filter(|range| range.addr().is_ipv4() == ip.is_ipv4()).collect();
+                of_family.is_empty() || of_family.iter().any(|range| range.contains(&ip))
+            }
+            NodePortAddresses::Primary => {
+                let said = self.settings.bind_address.iter().chain(&self.node_object.addresses);
+                let seen = [&self.node.primary_ipv4, &self.node.primary_ipv6].into_iter().flatten();
+                said.chain(seen).find(|other| other.is_ipv4() == ip.is_ipv4()) == Some(&ip)
+            }
+        }
+    }
+
+    /// Each endpoint once; while an address passes from pod to pod, the one that is not terminating.
+    fn endpoints(&self, service: &Service, port: &ServicePort, family: Family) -> Endpoints {
+        let mut best = Endpoints::new();
         for slice in self.slices.values().filter(|slice| slice.service == service.name && slice.family == family) {
             for target in
                 slice.ports.iter().filter(|target| target.name == port.name && target.protocol == port.protocol)
@@ -86,12 +136,67 @@ impl Cluster {
                     let key = DestinationKey { address: endpoint.address, port: target.port };
                     let better = best.get(&key).is_none_or(|known| known.terminating && !endpoint.terminating);
                     if better {
-                        best.insert(key, *endpoint);
+                        best.insert(key, endpoint.clone());
                     }
                 }
             }
         }
-        best.retain(|_, endpoint| wanted(endpoint));
-        best.into_iter().map(|(key, endpoint)| (key, DestinationSpec::masquerading(endpoint.weight))).collect()
+        best
     }
+
+    /// Level by level, the closest first; a level counts if all that are ready have something to say about it.
+    fn of_cluster(&self, endpoints: &Endpoints) -> Endpoints {
+        let ready: Vec<&Endpoint> = endpoints.values().filter(|one| one.ready).collect();
+        let here = |one: &Endpoint| one.node_hint == NodeHint::Here;
+        let near = |one: &Endpoint| {
+            let zone = self.node_object.zone.as_deref();
+            zone.is_some_and(|zone| one.zones.as_ref().is_some_and(|zones| zones.contains(zone)))
+        };
+        let by_node = ready.iter().all(|one| one.node_hint != NodeHint::None);
+        let by_zone = ready.iter().all(|one| one.zones.is_some());
+        first_of(
+            &[
+                &|one| by_node && one.ready && here(one),
+                &|one| by_zone && one.ready && near(one),
+                &|one| one.ready,
+                &is_leaving,
+            ],
+            endpoints,
+        )
+    }
+}
+
+fn policy(service: &Service, traffic: Traffic) -> TrafficPolicy {
+    match traffic {
+        Traffic::Internal => service.internal_policy,
+        Traffic::External => service.external_policy,
+    }
+}
+
+fn is_leaving(endpoint: &Endpoint) -> bool {
+    endpoint.serving && endpoint.terminating
+}
+
+fn local(endpoints: &Endpoints) -> Endpoints {
+    endpoints.iter().filter(|(_, one)| one.is_local).map(|(key, one)| (*key, one.clone())).collect()
+}
+
+/// The endpoints of the first kind of which there is one.
+fn first_of(kinds: &[&dyn Fn(&Endpoint) -> bool], endpoints: &Endpoints) -> Endpoints {
+    let of_kind = |kind: &&dyn Fn(&Endpoint) -> bool| -> Endpoints {
+        endpoints.iter().filter(|(_, one)| kind(one)).map(|(key, one)| (*key, one.clone())).collect()
+    };
+    kinds.iter().map(of_kind).find(|found| !found.is_empty()).unwrap_or_default()
+}
+
+fn server(service: &Service, family: Family, known: &[&str], chosen: Endpoints) -> VirtualServer {
+    let scheduler = service.scheduling.map(|own| own.scheduler).filter(|own| known.contains(&own.as_str()));
+    let scheduler = scheduler.unwrap_or("rr".parse().unwrap());
+    let spec = VirtualServerSpec {
+        scheduler,
+        flags: if scheduler.as_str() == "mh" { SchedulerFlags::PORT } else { SchedulerFlags::default() },
+        persistence: service.affinity.map(|timeout| Persistence { timeout, prefix: family.bits() }),
+    };
+    let destination = |(key, one): (_, Endpoint)| (key, DestinationSpec::masquerading(one.weight.into()));
+    VirtualServer { spec, destinations: chosen.into_iter().map(destination).collect() }
 }

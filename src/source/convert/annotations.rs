@@ -51,15 +51,21 @@ fn scheduler_flags(scheduler: SchedulerName, text: &str) -> Result<SchedulerFlag
 
 /// The endpoints' shares as an EndpointSlice's annotation gives them.
 pub(super) struct Weights {
-    named: BTreeMap<IpAddr, u32>,
-    others: u32,
+    named: BTreeMap<IpAddr, u16>,
+    others: u16,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self { named: BTreeMap::new(), others: 1 }
+    }
 }
 
 impl Weights {
     /// Reads `ADDRESS=WEIGHT` and `*=WEIGHT`, separated by commas.
     pub(super) fn of(annotations: &Strings) -> Result<Self, Rejected> {
         only_known(annotations, &[WEIGHTS])?;
-        let mut weights = Self { named: BTreeMap::new(), others: 1 };
+        let mut weights = Self::default();
         let mut seen = BTreeSet::new();
         for word in text(annotations, WEIGHTS).into_iter().flat_map(words) {
             let (name, weight) = word
@@ -68,7 +74,7 @@ impl Weights {
             let (name, weight) = (name.trim(), weight_of(weight.trim())?);
             let address = match name {
                 "*" => None,
-                _ => Some(address::address(name).map_err(|why| rejected(WEIGHTS, why))?),
+                _ => Some(address::address(name).map_err(|why| rejected(WEIGHTS, why.to_string()))?),
             };
             if !seen.insert(address) {
                 return Err(rejected(WEIGHTS, format!("{name} has two weights")));
@@ -82,7 +88,7 @@ impl Weights {
     }
 
     /// The share of one endpoint.
-    pub(super) fn weight(&self, address: IpAddr) -> u32 {
+    pub(super) fn weight(&self, address: IpAddr) -> u16 {
         self.named.get(&address).copied().unwrap_or(self.others)
     }
 
@@ -101,10 +107,10 @@ impl Weights {
 }
 
 /// Weights are `atomic_t` in the kernel, but every tool (ipvsadm, keepalived) stops at 65535.
-fn weight_of(text: &str) -> Result<u32, Rejected> {
+fn weight_of(text: &str) -> Result<u16, Rejected> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
-    let weight: Option<u16> = digits.then(|| text.parse().ok()).flatten();
-    weight.map(u32::from).ok_or_else(|| rejected(WEIGHTS, format!("{text:?} is not a weight: 0 to 65535 are")))
+    let weight = digits.then(|| text.parse().ok()).flatten();
+    weight.ok_or_else(|| rejected(WEIGHTS, format!("{text:?} is not a weight: 0 to 65535 are")))
 }
 
 /// A misspelt annotation would otherwise do nothing and say nothing.

@@ -2,10 +2,12 @@
 
 use super::address::address;
 use super::annotations::Weights;
-use super::raw::{RawConditions, RawEndpoint, RawEndpointSlice, RawSlicePort};
-use super::{Rejected, Rules, claim, port, protocol};
+use super::context::{Context, Conversion, Rules};
+use super::hints::place;
+use super::raw::{RawEndpoint, RawEndpointSlice, RawSlicePort};
+use super::{Rejected, claim, port, protocol};
 use crate::model::Family;
-use crate::state::{Endpoint, EndpointSlice, ObjectName, Origin, SlicePort, shared_text};
+use crate::state::{Endpoint, EndpointSlice, ObjectName, SlicePort, shared_text};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -17,25 +19,33 @@ const HEADLESS: &str = "service.kubernetes.io/headless";
 pub(super) fn convert(
     raw: &RawEndpointSlice,
     name: &ObjectName,
-    origin: &Origin,
-    rules: Rules,
+    conversion: &mut Conversion<'_>,
 ) -> Result<Option<EndpointSlice>, Rejected> {
     if raw.metadata.labels.contains_key(HEADLESS) {
         return Ok(None);
     }
+    let rules = conversion.rules();
     let Some(family) = family(raw.address_type.as_deref(), rules)? else { return Ok(None) };
     let Some(service) = service(raw, name, rules)? else { return Ok(None) };
-    let weights = Weights::of(&raw.metadata.annotations)?;
+    let weights = weights(raw, conversion)?;
     let slice = EndpointSlice {
         name: name.clone(),
-        origin: origin.clone(),
+        origin: conversion.origin.clone(),
         service,
         family,
         ports: ports(&raw.ports, rules)?,
-        endpoints: endpoints(&raw.endpoints, family, &weights, rules)?,
+        endpoints: endpoints(&raw.endpoints, family, &weights, conversion.context)?,
     };
     weights.check(&slice.endpoints, rules)?;
     Ok(Some(slice))
+}
+
+/// Where the annotation cannot be read, all endpoints weigh the same.
+fn weights(raw: &RawEndpointSlice, conversion: &mut Conversion<'_>) -> Result<Weights, Rejected> {
+    match Weights::of(&raw.metadata.annotations) {
+        Ok(weights) => Ok(weights),
+        Err(wrong) => conversion.forgive(wrong).map(|()| Weights::default()),
+    }
 }
 
 fn family(address_type: Option<&str>, rules: Rules) -> Result<Option<Family>, Rejected> {
@@ -88,34 +98,46 @@ fn is_skipped(port: &RawSlicePort) -> bool {
     port.name.is_none() || port.port.as_ref().is_none_or(|number| number.as_u64() == Some(0))
 }
 
-fn endpoints(raw: &[RawEndpoint], family: Family, weights: &Weights, rules: Rules) -> Result<Vec<Endpoint>, Rejected> {
+fn endpoints(
+    raw: &[RawEndpoint],
+    family: Family,
+    weights: &Weights,
+    context: &Context,
+) -> Result<Vec<Endpoint>, Rejected> {
     let mut endpoints = Vec::with_capacity(raw.len());
     for (index, entry) in raw.iter().enumerate() {
-        match first_address(entry, family) {
-            Ok(address) => endpoints.push(endpoint(address, entry.conditions, weights)),
-            Err(_) if rules == Rules::Api => {}
-            Err((field, why)) => return Err(Rejected::new(format!("endpoints[{index}].{field}"), why)),
+        match endpoint(entry, family, weights, context) {
+            Ok(endpoint) => endpoints.push(endpoint),
+            Err(_) if context.rules == Rules::Api => {}
+            Err(rejected) => return Err(rejected.within(&format!("endpoints[{index}]"))),
         }
     }
     Ok(endpoints)
 }
 
-fn first_address(raw: &RawEndpoint, family: Family) -> Result<IpAddr, (&'static str, String)> {
-    let text =
-        raw.addresses.first().ok_or_else(|| ("addresses", "missing: an endpoint needs an address".to_owned()))?;
-    let address = address(text).map_err(|why| ("addresses[0]", why))?;
-    if Family::of(address) == family {
-        return Ok(address);
-    }
-    Err(("addresses[0]", format!("{address} is not of the slice's addressType, {}", family.name())))
-}
-
-fn endpoint(address: IpAddr, conditions: RawConditions, weights: &Weights) -> Endpoint {
-    Endpoint {
+/// One endpoint; what is wrong names the field within it.
+fn endpoint(raw: &RawEndpoint, family: Family, weights: &Weights, context: &Context) -> Result<Endpoint, Rejected> {
+    let address = first_address(raw, family)?;
+    let (conditions, place) = (raw.conditions, place(raw, context)?);
+    Ok(Endpoint {
         address,
+        weight: weights.weight(address),
         ready: conditions.ready.unwrap_or(true),
         serving: conditions.serving.unwrap_or(true),
         terminating: conditions.terminating.unwrap_or(false),
-        weight: weights.weight(address),
+        is_local: place.is_local,
+        node_hint: place.node_hint,
+        zones: place.zones,
+    })
+}
+
+fn first_address(raw: &RawEndpoint, family: Family) -> Result<IpAddr, Rejected> {
+    let text = raw.addresses.first();
+    let text = text.ok_or_else(|| Rejected::new("addresses", "missing: an endpoint needs an address"))?;
+    let rejected = |why: String| Rejected::new("addresses[0]", why);
+    let address = address(text).map_err(|why| rejected(why.to_string()))?;
+    if Family::of(address) == family {
+        return Ok(address);
     }
+    Err(rejected(format!("{address} is not of the slice's addressType, {}", family.name())))
 }

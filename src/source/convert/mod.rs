@@ -2,51 +2,64 @@
 //! and nowhere else, for all sources alike.
 //!
 //! A source deserializes into [`RawService`] or [`RawEndpointSlice`] and hands it to [`service()`] or
-//! [`endpoint_slice()`] with the [`Rules`] of where it came from. `Ok(None)` is an object that is not ipvsd's to
-//! proxy. An object is judged as a whole, and by the first thing that is wrong with it.
+//! [`endpoint_slice()`] with its [`Context`]: the [`Rules`] of where it came from, and the node's name. `Ok(None)` is an
+//! object that is not ipvsd's to proxy. An object is judged as a whole, and by the first thing that is wrong with it.
 
 mod address;
 mod annotations;
+mod cluster_ips;
+mod context;
 mod endpoint_slice;
+mod hints;
+mod policies;
 mod raw;
 mod service;
 
+pub use context::{Context, Rules};
 pub use raw::{RawEndpointSlice, RawService};
 
 use crate::model::Protocol;
 use crate::state::{EndpointSlice, ObjectName, ObjectRef, Origin, Problem, Service};
+use context::Conversion;
 use raw::RawMetadata;
 use serde_json::Number;
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// Who checked an object before it got here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rules {
-    /// Nobody: a manifest. ipvsd does what the API server would have done, defaults and validation.
-    Manifest,
-    /// The API server. What it lets through and kube-proxy skips is skipped without a word.
-    Api,
+/// An object to use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Converted<T> {
+    /// The object.
+    pub object: T,
+    /// What is wrong with parts that it is used without. Under [`Rules::Manifest`] there is nothing here: whatever is
+    /// wrong costs the object.
+    pub problems: Vec<Problem>,
 }
 
 /// A Service, if it is one to proxy.
 ///
 /// # Errors
 /// The first thing that is wrong with it, naming the field.
-pub fn service(raw: &RawService, origin: &Origin, rules: Rules) -> Result<Option<Service>, Problem> {
+pub fn service(raw: &RawService, origin: &Origin, context: &Context) -> Result<Option<Converted<Service>>, Problem> {
     let name = object_name(&raw.metadata).map_err(|rejected| rejected.problem(origin, None))?;
-    service::convert(raw, &name, origin, rules)
-        .map_err(|rejected| rejected.problem(origin, Some(ObjectRef::Service(name))))
+    let mut conversion = Conversion::new(context, origin);
+    let result = service::convert(raw, &name, &mut conversion);
+    conversion.finish(ObjectRef::Service(name), result)
 }
 
 /// An EndpointSlice, if it is one to use.
 ///
 /// # Errors
 /// The first thing that is wrong with it, naming the field.
-pub fn endpoint_slice(raw: &RawEndpointSlice, origin: &Origin, rules: Rules) -> Result<Option<EndpointSlice>, Problem> {
+pub fn endpoint_slice(
+    raw: &RawEndpointSlice,
+    origin: &Origin,
+    context: &Context,
+) -> Result<Option<Converted<EndpointSlice>>, Problem> {
     let name = object_name(&raw.metadata).map_err(|rejected| rejected.problem(origin, None))?;
-    endpoint_slice::convert(raw, &name, origin, rules)
-        .map_err(|rejected| rejected.problem(origin, Some(ObjectRef::EndpointSlice(name))))
+    let mut conversion = Conversion::new(context, origin);
+    let result = endpoint_slice::convert(raw, &name, &mut conversion);
+    conversion.finish(ObjectRef::EndpointSlice(name), result)
 }
 
 /// A field and what is wrong with it; the object's name and origin are added at the way out.
@@ -59,6 +72,11 @@ struct Rejected {
 impl Rejected {
     fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { field: field.into(), message: message.into() }
+    }
+
+    /// With the path of what the field is in.
+    fn within(self, place: &str) -> Self {
+        Self { field: format!("{place}.{}", self.field), ..self }
     }
 
     fn problem(self, origin: &Origin, object: Option<ObjectRef>) -> Problem {

@@ -57,6 +57,9 @@ pub struct RawServiceSpec {
     /// All cluster IPs, the primary one first.
     #[serde(rename = "clusterIPs", deserialize_with = "null_is_default")]
     pub cluster_ips: Vec<String>,
+    /// `IPv4` or `IPv6`, one for each of the cluster IPs.
+    #[serde(deserialize_with = "null_is_default")]
+    pub ip_families: Vec<String>,
     /// Addresses that somebody else routes to the node.
     #[serde(rename = "externalIPs", deserialize_with = "null_is_default")]
     pub external_ips: Vec<String>,
@@ -68,6 +71,15 @@ pub struct RawServiceSpec {
     /// Holds the timeout of `ClientIP`.
     #[serde(deserialize_with = "null_is_default")]
     pub session_affinity_config: RawSessionAffinityConfig,
+    /// `Cluster` or `Local`, for the cluster IPs.
+    pub internal_traffic_policy: Option<String>,
+    /// `Cluster` or `Local`, for every other way in.
+    pub external_traffic_policy: Option<String>,
+    /// Where load balancers ask whether this node has endpoints, 0 or nothing for nowhere.
+    pub health_check_node_port: Option<Number>,
+    /// Which clients may use the load balancer's addresses.
+    #[serde(deserialize_with = "null_is_default")]
+    pub load_balancer_source_ranges: Vec<String>,
 }
 
 /// One of a Service's `ports`. `targetPort` is not here: the EndpointSlice says where connections go.
@@ -160,7 +172,7 @@ pub struct RawSlicePort {
 
 /// One of a slice's `endpoints`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, expecting = "a mapping")]
+#[serde(default, rename_all = "camelCase", expecting = "a mapping")]
 pub struct RawEndpoint {
     /// Addresses of one pod, of which the first is used.
     #[serde(deserialize_with = "null_is_default")]
@@ -168,6 +180,31 @@ pub struct RawEndpoint {
     /// Whether it takes connections.
     #[serde(deserialize_with = "null_is_default")]
     pub conditions: RawConditions,
+    /// The node it is on.
+    pub node_name: Option<String>,
+    /// Whose clients it is meant for.
+    #[serde(deserialize_with = "null_is_default")]
+    pub hints: RawHints,
+}
+
+/// An endpoint's `hints`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", expecting = "a mapping")]
+pub struct RawHints {
+    /// Zones.
+    #[serde(deserialize_with = "null_is_default")]
+    pub for_zones: Vec<RawHint>,
+    /// Nodes.
+    #[serde(deserialize_with = "null_is_default")]
+    pub for_nodes: Vec<RawHint>,
+}
+
+/// One zone or node of an endpoint's `hints`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, expecting = "a mapping")]
+pub struct RawHint {
+    /// The zone's or the node's.
+    pub name: Option<String>,
 }
 
 /// An endpoint's `conditions`.

@@ -1,10 +1,12 @@
-//! Services: whether one is ours to proxy, its frontends, its ports, its affinity.
+//! Services: whether one is ours to proxy, its addresses, its ports, its affinity.
 
-use super::address::address;
+use super::address::{BadAddress, address};
+use super::cluster_ips::cluster_ips;
+use super::context::{Conversion, Rules};
 use super::raw::{RawIngress, RawService, RawServicePort, RawServiceSpec};
-use super::{Rejected, Rules, annotations, claim, port, protocol};
+use super::{Rejected, annotations, claim, policies, port, protocol};
 use crate::model::{Family, Protocol};
-use crate::state::{ObjectName, Origin, Service, ServicePort, shared_text};
+use crate::state::{Families, ObjectName, Scheduling, Service, ServicePort, shared_text};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -18,38 +20,64 @@ const AFFINITY_SECONDS_MAX: u64 = 86_400;
 pub(super) fn convert(
     raw: &RawService,
     name: &ObjectName,
-    origin: &Origin,
-    rules: Rules,
+    conversion: &mut Conversion<'_>,
 ) -> Result<Option<Service>, Rejected> {
+    let (spec, rules) = (&raw.spec, conversion.rules());
     if !is_ours(raw, rules) {
         return Ok(None);
     }
     if rules == Rules::Manifest {
-        known_type(&raw.spec)?;
+        known_type(spec)?;
     }
+    let (families, cluster_ips) = cluster_ips(spec, conversion)?;
+    if families == Families::default() {
+        return Ok(None);
+    }
+    let external_ips = external_ips(spec, conversion)?;
+    let load_balancer_ips = load_balancer_ips(&raw.status.load_balancer.ingress, conversion)?;
+    let of = |addresses: Vec<IpAddr>| addresses.into_iter().filter(|ip| families.contains(Family::of(*ip))).collect();
+    let ports = ports(&spec.ports)?;
+    let is_external = !external_ips.is_empty() || !load_balancer_ips.is_empty() || has_node_port(&ports);
+    let external_policy = policies::external(spec, is_external, rules)?;
     let service = Service {
         name: name.clone(),
-        origin: origin.clone(),
-        cluster_ips: cluster_ips(&raw.spec)?,
-        external_ips: external_ips(&raw.spec, rules)?,
-        load_balancer_ips: load_balancer_ips(&raw.status.load_balancer.ingress, rules)?,
-        ports: ports(&raw.spec.ports)?,
-        affinity: affinity(&raw.spec)?,
-        scheduling: annotations::scheduling(&raw.metadata.annotations)?,
+        origin: conversion.origin.clone(),
+        families,
+        cluster_ips,
+        external_ips: of(external_ips),
+        load_balancer_ips: of(load_balancer_ips),
+        source_ranges: policies::source_ranges(spec, rules)?,
+        affinity: affinity(spec, rules)?,
+        internal_policy: policies::internal(spec, rules)?,
+        external_policy,
+        health_check_node_port: policies::health_check_node_port(spec, external_policy, &ports, rules)?,
+        scheduling: scheduling(raw, conversion)?,
+        ports,
     };
-    has_frontend(&service)?;
+    if rules == Rules::Manifest {
+        has_frontend(&service)?;
+    }
     Ok(Some(service))
+}
+
+/// Where the annotations cannot be read, the Service has no choice of its own.
+fn scheduling(raw: &RawService, conversion: &mut Conversion<'_>) -> Result<Option<Scheduling>, Rejected> {
+    match annotations::scheduling(&raw.metadata.annotations) {
+        Ok(scheduling) => Ok(scheduling),
+        Err(wrong) => conversion.forgive(wrong).map(|()| None),
+    }
 }
 
 fn is_ours(raw: &RawService, rules: Rules) -> bool {
     let spec = &raw.spec;
     let primary = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty());
-    let primary = primary.or(spec.cluster_ips.first().map(String::as_str));
-    let headless = primary == Some("None");
-    // Through the API, no address yet means that one is on its way.
-    let unassigned = rules == Rules::Api && primary.is_none();
+    let is_there = match rules {
+        // As for kube-proxy, which does not look at the others then. No address yet means that one is on its way.
+        Rules::Api => primary.is_some_and(|ip| ip != "None"),
+        Rules::Manifest => primary.or(spec.cluster_ips.first().map(String::as_str)) != Some("None"),
+    };
     let external_name = spec.kind.as_deref() == Some("ExternalName");
-    !(headless || unassigned || external_name || raw.metadata.labels.contains_key(OTHER_PROXY))
+    is_there && !external_name && !raw.metadata.labels.contains_key(OTHER_PROXY)
 }
 
 fn known_type(spec: &RawServiceSpec) -> Result<(), Rejected> {
@@ -62,57 +90,40 @@ fn known_type(spec: &RawServiceSpec) -> Result<(), Rejected> {
     }
 }
 
-/// `clusterIP` is the first of `clusterIPs`; either may stand alone.
-fn cluster_ips(spec: &RawServiceSpec) -> Result<Vec<IpAddr>, Rejected> {
-    let mut addresses: Vec<IpAddr> = Vec::with_capacity(spec.cluster_ips.len());
-    for (index, text) in spec.cluster_ips.iter().enumerate() {
-        let field = format!("spec.clusterIPs[{index}]");
-        let found = address(text).map_err(|why| Rejected::new(&field, why))?;
-        if addresses.iter().any(|other| Family::of(*other) == Family::of(found)) {
-            return Err(Rejected::new(field, format!("{found} is a second address of its family")));
-        }
-        addresses.push(found);
-    }
-    let Some(text) = spec.cluster_ip.as_deref().filter(|text| !text.is_empty()) else { return Ok(addresses) };
-    let primary = address(text).map_err(|why| Rejected::new("spec.clusterIP", why))?;
-    match addresses.first() {
-        None => Ok(vec![primary]),
-        Some(first) if *first == primary => Ok(addresses),
-        Some(first) => Err(Rejected::new("spec.clusterIPs[0]", format!("{first} is not {primary}, spec.clusterIP"))),
-    }
-}
-
-fn external_ips(spec: &RawServiceSpec, rules: Rules) -> Result<Vec<IpAddr>, Rejected> {
+fn external_ips(spec: &RawServiceSpec, conversion: &mut Conversion<'_>) -> Result<Vec<IpAddr>, Rejected> {
     let texts = spec.external_ips.iter().enumerate();
-    addresses(texts.map(|(index, text)| (format!("spec.externalIPs[{index}]"), text.as_str())), rules)
+    addresses(texts.map(|(index, text)| (format!("spec.externalIPs[{index}]"), text.as_str())), conversion)
 }
 
 /// Only addresses that packets arrive with: not hostnames, and not those of `ipMode: Proxy` (KEP-1860).
-fn load_balancer_ips(ingress: &[RawIngress], rules: Rules) -> Result<Vec<IpAddr>, Rejected> {
+fn load_balancer_ips(ingress: &[RawIngress], conversion: &mut Conversion<'_>) -> Result<Vec<IpAddr>, Rejected> {
     let mut texts = Vec::new();
     for (index, entry) in ingress.iter().enumerate() {
         let field = |name: &str| format!("status.loadBalancer.ingress[{index}].{name}");
         match (entry.ip.as_deref(), entry.ip_mode.as_deref()) {
             (None | Some(""), _) | (_, Some("Proxy")) => {}
             (Some(ip), None | Some("VIP")) => texts.push((field("ip"), ip)),
-            (_, Some(_)) if rules == Rules::Api => {}
+            (_, Some(_)) if conversion.rules() == Rules::Api => {}
             (_, Some(mode)) => {
                 return Err(Rejected::new(field("ipMode"), format!("{mode:?} is not a mode: VIP and Proxy are")));
             }
         }
     }
-    addresses(texts.into_iter(), rules)
+    addresses(texts.into_iter(), conversion)
 }
 
-/// The addresses of a list, each once. kube-proxy leaves out what it cannot use; a manifest's author is told.
-fn addresses<'a>(texts: impl Iterator<Item = (String, &'a str)>, rules: Rules) -> Result<Vec<IpAddr>, Rejected> {
+/// The addresses of a list, each once. kube-proxy leaves out what is no address; a manifest's author is told.
+fn addresses<'a>(
+    texts: impl Iterator<Item = (String, &'a str)>,
+    conversion: &mut Conversion<'_>,
+) -> Result<Vec<IpAddr>, Rejected> {
     let mut found = Vec::new();
     for (field, text) in texts {
         match address(text) {
             Ok(address) if !found.contains(&address) => found.push(address),
             Ok(_) => {}
-            Err(_) if rules == Rules::Api => {}
-            Err(why) => return Err(Rejected::new(field, why)),
+            Err(BadAddress::Malformed(_)) if conversion.rules() == Rules::Api => {}
+            Err(why) => conversion.forgive(Rejected::new(field, why.to_string()))?,
         }
     }
     Ok(found)
@@ -176,10 +187,11 @@ impl Taken {
     }
 }
 
-fn affinity(spec: &RawServiceSpec) -> Result<Option<u32>, Rejected> {
+fn affinity(spec: &RawServiceSpec, rules: Rules) -> Result<Option<u32>, Rejected> {
     match spec.session_affinity.as_deref() {
         None | Some("" | "None") => return Ok(None),
         Some("ClientIP") => {}
+        Some(_) if rules == Rules::Api => return Ok(None),
         Some(other) => {
             let why = format!("{other:?} is not an affinity: None and ClientIP are");
             return Err(Rejected::new("spec.sessionAffinity", why));
@@ -198,7 +210,7 @@ fn affinity(spec: &RawServiceSpec) -> Result<Option<u32>, Rejected> {
 
 fn has_frontend(service: &Service) -> Result<(), Rejected> {
     let addresses = [&service.cluster_ips, &service.external_ips, &service.load_balancer_ips];
-    if addresses.iter().any(|list| !list.is_empty()) || service.ports.iter().any(|port| port.node_port.is_some()) {
+    if addresses.iter().any(|list| !list.is_empty()) || has_node_port(&service.ports) {
         return Ok(());
     }
     Err(Rejected::new(
@@ -206,4 +218,8 @@ fn has_frontend(service: &Service) -> Result<(), Rejected> {
         "missing: a Service needs spec.clusterIP, spec.externalIPs, status.loadBalancer.ingress[].ip or \
          spec.ports[].nodePort",
     ))
+}
+
+fn has_node_port(ports: &[ServicePort]) -> bool {
+    ports.iter().any(|port| port.node_port.is_some())
 }

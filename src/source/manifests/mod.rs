@@ -16,6 +16,7 @@ mod watch;
 
 pub use watch::Watch;
 
+use super::convert::{Context, Rules};
 use crate::state::{Change, Problem};
 use contents::File;
 use files::Stamp;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Manifests {
     directory: PathBuf,
+    context: Context,
     /// The files of the last reading, by name. Replaced whole by each reading.
     files: HashMap<OsString, Known>,
     /// What is in force since the last reading.
@@ -76,9 +78,10 @@ pub enum Error {
 }
 
 impl Manifests {
-    /// The manifests of `directory`, none of them read yet.
-    pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), files: HashMap::new(), merged: Merged::default() }
+    /// The manifests of `directory`, none of them read yet, for the node of this name.
+    pub fn new(directory: impl Into<PathBuf>, node_name: &str) -> Self {
+        let context = Context::new(Rules::Manifest, node_name);
+        Self { directory: directory.into(), context, files: HashMap::new(), merged: Merged::default() }
     }
 
     /// Reads the directory and tells what differs from the last reading.
@@ -110,7 +113,7 @@ impl Manifests {
                 sources.push(Source { path: path.to_string_lossy().into(), text: reading.text });
             }
         }
-        let mut parsed = parse(&sources).into_iter();
+        let mut parsed = parse(&sources, &self.context).into_iter();
         let mut known = |found| match found {
             Found::Unchanged(known) => Some(known),
             Found::Read(stamp) => parsed.next().map(|file| Known { stamp, file: Arc::new(file) }),

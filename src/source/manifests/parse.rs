@@ -4,7 +4,7 @@ use super::contents::{Doubt, Entry, File, Object};
 use super::documents::{Document, documents, lines_before};
 use super::kinds::{CORE, DISCOVERY, Identity, doubt, list_of, stranger};
 use super::parallel::in_parallel;
-use crate::source::convert::{self, DEFAULT_NAMESPACE, RawEndpointSlice, RawService, Rules};
+use crate::source::convert::{self, Context, Converted, DEFAULT_NAMESPACE, RawEndpointSlice, RawService};
 use crate::state::{ObjectName, ObjectRef, Origin, Problem};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -21,11 +21,11 @@ pub struct Source {
 }
 
 /// The objects and problems of each file, in the order of `sources`.
-pub fn parse(sources: &[Source]) -> Vec<File> {
+pub fn parse(sources: &[Source], context: &Context) -> Vec<File> {
     let mut files: Vec<File> =
         sources.iter().map(|source| File { path: Arc::clone(&source.path), entries: Vec::new() }).collect();
     let units: Vec<Unit<'_>> = sources.iter().zip(0..).flat_map(|(source, file)| units(source, file)).collect();
-    for (unit, entries) in units.iter().zip(in_parallel(&units, Unit::entries)) {
+    for (unit, entries) in units.iter().zip(in_parallel(&units, |unit| unit.entries(context))) {
         if let Some(file) = files.get_mut(unit.file) {
             file.entries.extend(entries);
         }
@@ -64,8 +64,8 @@ fn units(source: &Source, file: usize) -> Vec<Unit<'_>> {
 }
 
 impl Unit<'_> {
-    fn entries(&self) -> Vec<Entry> {
-        let mut reader = Reader { path: self.path, document: 0, entries: Vec::new() };
+    fn entries(&self, context: &Context) -> Vec<Entry> {
+        let mut reader = Reader { path: self.path, context, document: 0, entries: Vec::new() };
         match self.content {
             Content::Yaml { document, number, whole } => {
                 reader.document = number;
@@ -82,6 +82,7 @@ impl Unit<'_> {
 
 struct Reader<'a> {
     path: &'a Arc<str>,
+    context: &'a Context,
     /// The document at hand, counted from 1; 0 for the whole file.
     document: usize,
     entries: Vec<Entry>,
@@ -142,15 +143,11 @@ impl Reader<'_> {
         let kind = (text("apiVersion").or(usual.api_version), text("kind").or(usual.kind));
         match kind {
             (Some(CORE), Some("Service")) => {
-                let service = self.typed(fields, place, |raw: &RawService, origin| {
-                    convert::service(raw, origin, Rules::Manifest).map(|found| found.map(Object::from))
-                });
+                let service = self.typed::<RawService, _>(fields, place, convert::service);
                 self.known(name.map(ObjectRef::Service), service);
             }
             (Some(DISCOVERY), Some("EndpointSlice")) => {
-                let slice = self.typed(fields, place, |raw: &RawEndpointSlice, origin| {
-                    convert::endpoint_slice(raw, origin, Rules::Manifest).map(|found| found.map(Object::from))
-                });
+                let slice = self.typed::<RawEndpointSlice, _>(fields, place, convert::endpoint_slice);
                 self.known(name.map(ObjectRef::EndpointSlice), slice);
             }
             (api_version, kind) => {
@@ -161,11 +158,11 @@ impl Reader<'_> {
         }
     }
 
-    fn typed<R: DeserializeOwned>(
+    fn typed<R: DeserializeOwned, T: Into<Object>>(
         &self,
         fields: Map<String, Value>,
         place: &str,
-        convert: impl FnOnce(&R, &Origin) -> Result<Option<Object>, Problem>,
+        convert: fn(&R, &Origin, &Context) -> Result<Option<Converted<T>>, Problem>,
     ) -> Result<Option<Object>, Problem> {
         let value = Value::Object(fields);
         // Keeping track of the path costs as much as the rest, so it is done only when there is one to tell.
@@ -173,7 +170,10 @@ impl Reader<'_> {
             let field = Some(error.path().to_string()).filter(|path| path != ".").unwrap_or_default();
             self.problem(within(place, &field), error.into_inner().to_string())
         });
-        convert(&raw?, &self.origin()).map_err(|problem| Problem { field: within(place, &problem.field), ..problem })
+        match convert(&raw?, &self.origin(), self.context) {
+            Ok(found) => Ok(found.map(|found| found.object.into())),
+            Err(problem) => Err(Problem { field: within(place, &problem.field), ..problem }),
+        }
     }
 
     /// Takes in an object of a kind that ipvsd reads; without a name it can only be a problem.

@@ -50,7 +50,7 @@ fn words(update: &Update) -> String {
 #[test]
 fn a_reading_tells_what_differs_from_the_last() {
     let directory = directory(&[("b.yaml", &pair(1)), ("a.yml", &pair(2)), ("notes.txt", "a: ["), (".a.yaml", "a: [")]);
-    let mut manifests = Manifests::new(directory.path());
+    let mut manifests = Manifests::new(directory.path(), "node-1");
     assert_eq!(words(&manifests.load().unwrap()), "+web-2 +web-2-1 +web-1 +web-1-1");
     assert_eq!(manifests.load().unwrap(), Update::default());
     fs::write(directory.path().join("b.yaml"), pair(1).replace("10.1.0.2", "10.1.0.3")).unwrap();
@@ -65,7 +65,7 @@ fn a_reading_tells_what_differs_from_the_last() {
 fn only_files_that_changed_are_read_again() {
     let directory = directory(&[("a.yaml", &pair(1)), ("b.yaml", &pair(2))]);
     sleep(Duration::from_millis(250));
-    let mut manifests = Manifests::new(directory.path());
+    let mut manifests = Manifests::new(directory.path(), "node-1");
     manifests.load().unwrap();
     let parsed = |manifests: &Manifests, name: &str| Arc::as_ptr(&manifests.files[OsStr::new(name)].file);
     let before = ["a.yaml", "b.yaml"].map(|name| parsed(&manifests, name));
@@ -79,7 +79,7 @@ fn only_files_that_changed_are_read_again() {
 #[test]
 fn a_change_within_a_tick_of_the_clock_is_seen() {
     let directory = directory(&[("a.yaml", "")]);
-    let mut manifests = Manifests::new(directory.path());
+    let mut manifests = Manifests::new(directory.path(), "node-1");
     for number in 1..50 {
         fs::write(directory.path().join("a.yaml"), pair(number % 9)).unwrap();
         assert!(words(&manifests.load().unwrap()).contains(&format!("+web-{}", number % 9)));
@@ -96,7 +96,7 @@ fn a_file_that_cannot_be_read_costs_no_other() {
     symlink("nowhere", path("dangling.yaml")).unwrap();
     nix::unistd::mkfifo(&path("fifo.yaml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     fs::File::create(path("huge.yaml")).unwrap().set_len(files::FILE_SIZE_MAX + 1).unwrap();
-    let update = Manifests::new(directory.path()).load().unwrap();
+    let update = Manifests::new(directory.path(), "node-1").load().unwrap();
     assert_eq!(words(&update), "+web-1 +web-1-1 doubt=true");
     assert_eq!(
         problems(&update, &directory),
@@ -114,7 +114,7 @@ fn a_file_that_cannot_be_read_costs_no_other() {
 #[test]
 fn an_unreadable_file_keeps_its_objects() {
     let directory = directory(&[("a.yaml", &pair(1))]);
-    let mut manifests = Manifests::new(directory.path());
+    let mut manifests = Manifests::new(directory.path(), "node-1");
     manifests.load().unwrap();
     fs::write(directory.path().join("a.yaml"), b"\xff").unwrap();
     let update = manifests.load().unwrap();
@@ -130,7 +130,7 @@ fn a_directory_that_cannot_be_read_changes_nothing() {
     let (here, away) = (directory.path().join("here"), directory.path().join("away"));
     fs::create_dir(&here).unwrap();
     fs::copy(directory.path().join("a.yaml"), here.join("a.yaml")).unwrap();
-    let mut manifests = Manifests::new(&here);
+    let mut manifests = Manifests::new(&here, "node-1");
     manifests.load().unwrap();
     fs::rename(&here, &away).unwrap();
     let error = manifests.load().unwrap_err();
@@ -142,7 +142,7 @@ fn a_directory_that_cannot_be_read_changes_nothing() {
 #[test]
 fn of_two_files_with_the_same_object_the_first_by_name_stays() {
     let directory = directory(&[("b.yaml", &pair(1)), ("a.yaml", &pair(1))]);
-    let update = Manifests::new(directory.path()).load().unwrap();
+    let update = Manifests::new(directory.path(), "node-1").load().unwrap();
     assert_eq!(words(&update), "+web-1 +web-1-1");
     let first = format!("the first is in {}", directory.path().join("a.yaml").display());
     for problem in &update.problems {
@@ -174,7 +174,7 @@ fn a_large_directory_is_read_whole_and_then_not_again() {
             fs::write(directory.path().join(format!("{number:05}.{ending}")), text).unwrap();
         }
         sleep(Duration::from_millis(250));
-        let mut manifests = Manifests::new(directory.path());
+        let mut manifests = Manifests::new(directory.path(), "node-1");
         let [first, second] = [(); 2].map(|()| {
             let started = Instant::now();
             (manifests.load().unwrap(), started.elapsed())
@@ -192,7 +192,7 @@ proptest! {
         for (bytes, name) in files.iter().zip(["a.yaml", "b.yml", "c.json"]) {
             fs::write(directory.path().join(name), bytes).unwrap();
         }
-        let changes = Manifests::new(directory.path()).load().unwrap().changes;
+        let changes = Manifests::new(directory.path(), "node-1").load().unwrap().changes;
         prop_assert!(changes.iter().all(|change| matches!(change, Change::Doubt(true))), "{:?}", changes);
     }
 }
@@ -209,7 +209,7 @@ fn doubt_is_about_objects_of_which_no_good_version_is_known() {
     ];
     for (case, before, now, expected) in cases {
         let directory = directory(&[("a.yaml", before)]);
-        let mut manifests = Manifests::new(directory.path());
+        let mut manifests = Manifests::new(directory.path(), "node-1");
         manifests.load().unwrap();
         fs::write(directory.path().join("a.yaml"), now).unwrap();
         assert_eq!(words(&manifests.load().unwrap()), expected, "{case}");

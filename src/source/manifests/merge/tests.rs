@@ -2,7 +2,12 @@
 
 use super::super::parse::{Source, parse};
 use super::*;
+use crate::source::convert::{Context, Rules};
 use proptest::prelude::*;
+
+fn context() -> Context {
+    Context::new(Rules::Manifest, "node-1")
+}
 
 /// One Service per letter, in the documents of a file; `x` before a letter makes it bad, `?` a syntax error.
 fn file(path: &str, words: &str) -> File {
@@ -17,7 +22,7 @@ fn file(path: &str, words: &str) -> File {
         },
     });
     let text = documents.collect::<Vec<_>>().join("---\n");
-    parse(&[Source { path: path.into(), text: Ok(text) }]).remove(0)
+    parse(&[Source { path: path.into(), text: Ok(text) }], &context()).remove(0)
 }
 
 fn service(name: &str, cluster_ip: &str) -> String {

@@ -1,6 +1,7 @@
 //! Which objects and which problems, word for word, a text gives.
 
 use super::*;
+use crate::source::convert::Rules;
 use proptest::prelude::*;
 
 const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {clusterIP: 10.0.0.1, ports: \
@@ -9,10 +10,14 @@ const SLICE: &str = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetad
                      {kubernetes.io/service-name: web}}\naddressType: IPv4\nports: [{port: 80}]\nendpoints: \
                      [{addresses: [10.1.0.1]}]\n";
 
+fn context() -> Context {
+    Context::new(Rules::Manifest, "node-1")
+}
+
 /// Each entry in one line: an object as its name and document, a problem as its text.
 fn read(path: &str, text: &str) -> Vec<String> {
     let sources = [Source { path: path.into(), text: Ok(text.to_owned()) }];
-    parse(&sources).remove(0).entries.iter().map(line).collect()
+    parse(&sources, &context()).remove(0).entries.iter().map(line).collect()
 }
 
 fn line(entry: &Entry) -> String {
@@ -165,13 +170,13 @@ fn bad_documents_say_why() {
 #[test]
 fn a_file_without_a_text_is_one_problem() {
     let source = Source { path: "web.yaml".into(), text: Err("cannot be read: no".into()) };
-    let lines: Vec<String> = parse(&[source]).remove(0).entries.iter().map(line).collect();
+    let lines: Vec<String> = parse(&[source], &context()).remove(0).entries.iter().map(line).collect();
     assert_eq!(lines, ["web.yaml: cannot be read: no (AnyOfTheFile)"]);
 }
 
 #[test]
 fn anchors_and_merge_keys_are_read() {
-    let slice = SLICE.replace("[{addresses: [10.1.0.1]}]", "[&a {addresses: [10.1.0.1]}, {<<: *a, nodeName: n}]");
+    let slice = SLICE.replace("[{addresses: [10.1.0.1]}]", "[&a {addresses: [10.1.0.1]}, {<<: *a, nodeName: node-2}]");
     assert_eq!(read("a.yaml", &slice), ["EndpointSlice default/web-1 in a.yaml, document 1"]);
 }
 

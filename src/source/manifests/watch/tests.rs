@@ -209,7 +209,7 @@ async fn without_inotify_it_is_time_to_look_again_now_and_then() {
 async fn what_the_watch_tells_of_is_what_a_reading_finds() {
     let mut scene = Scene::new(config_map);
     let mount = scene.path("manifests");
-    let mut manifests = Manifests::new(&mount);
+    let mut manifests = Manifests::new(&mount, "node-1");
     assert_eq!(manifests.load().unwrap().changes, [Change::Doubt(true)]);
     let service =
         "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {clusterIP: 10.0.0.1, ports: [{port: 80}]}}";

@@ -1,0 +1,135 @@
+//! On which of the node's addresses node ports are.
+
+use super::Settings;
+use crate::model::Family;
+use crate::state::State;
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// The operator's choice among the node's addresses, kube-proxy's `nodePortAddresses`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NodePortAddresses {
+    /// All of them.
+    #[default]
+    Any,
+    /// Those within one of these ranges. A family that has no range here has node ports on all its addresses.
+    Within(Vec<IpNet>),
+    /// The node's primary address of each family, and none where that is not known.
+    Primary,
+}
+
+impl NodePortAddresses {
+    /// Whether every address of a family is chosen, whichever addresses there are.
+    pub fn is_all_of(&self, family: Family) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Within(ranges) => {
+                let mut of_family = ranges.iter().filter(|range| Family::of(range.addr()) == family).peekable();
+                of_family.peek().is_none() || of_family.any(|range| range.prefix_len() == 0)
+            }
+            Self::Primary => false,
+        }
+    }
+}
+
+/// The node's addresses with node ports, of both families.
+pub fn addresses<'a>(settings: &'a Settings, state: &'a State) -> impl Iterator<Item = IpAddr> + 'a {
+    state.node().addresses.iter().copied().filter(move |address| is_chosen(*address, settings, state))
+}
+
+fn is_chosen(address: IpAddr, settings: &Settings, state: &State) -> bool {
+    let family = Family::of(address);
+    match &settings.node_ports {
+        NodePortAddresses::Primary => primary(family, settings, state) == Some(address),
+        NodePortAddresses::Within(ranges) if !settings.node_ports.is_all_of(family) => {
+            ranges.iter().any(|range| range.contains(&address))
+        }
+        NodePortAddresses::Any | NodePortAddresses::Within(_) => true,
+    }
+}
+
+/// The node's primary address of a family: what the operator says, else what the cluster says of the node, else the one
+/// that its own traffic carries.
+pub fn primary(family: Family, settings: &Settings, state: &State) -> Option<IpAddr> {
+    let of_family = |address: &IpAddr| Family::of(*address) == family;
+    let chosen = settings.bind_address.filter(of_family);
+    let told = || state.node_object().addresses.iter().copied().find(of_family);
+    chosen.or_else(told).or_else(|| state.node().primary(family))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Change, Node, NodeObject};
+
+    fn list<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> Vec<T> {
+        text.split_whitespace().map(|word| word.parse().unwrap()).collect()
+    }
+
+    /// A node with addresses of both families, of which its own traffic carries .1 and ::1.
+    fn state(told: &str) -> State {
+        let mut state = State::default();
+        state.apply(Change::Node(Node {
+            addresses: list("192.0.2.1 192.0.2.2 198.51.100.1 2001:db8::1 2001:db8::2").into_iter().collect(),
+            primary_ipv4: Some([192, 0, 2, 1].into()),
+            primary_ipv6: Some("2001:db8::1".parse().unwrap()),
+        }));
+        state.apply(Change::NodeObject(NodeObject { addresses: list(told), ..NodeObject::default() }));
+        state
+    }
+
+    #[test]
+    fn ranges_choose_within_their_own_family() {
+        let all = "192.0.2.1 192.0.2.2 198.51.100.1 2001:db8::1 2001:db8::2";
+        for (ranges, wanted) in [
+            ("", all),
+            ("192.0.2.0/24", "192.0.2.1 192.0.2.2 2001:db8::1 2001:db8::2"),
+            ("192.0.2.2/32 198.51.100.0/24", "192.0.2.2 198.51.100.1 2001:db8::1 2001:db8::2"),
+            ("192.0.2.2/32 0.0.0.0/0 2001:db8::2/128", "192.0.2.1 192.0.2.2 198.51.100.1 2001:db8::2"),
+            ("10.0.0.0/8 fd00::/8", ""),
+            ("::/0", all),
+        ] {
+            let node_ports = NodePortAddresses::Within(list(ranges));
+            let settings = Settings { node_ports, ..Settings::default() };
+            assert_eq!(addresses(&settings, &state("")).collect::<Vec<_>>(), list::<IpAddr>(wanted), "{ranges}");
+        }
+    }
+
+    #[test]
+    fn the_primary_address_is_the_operators_then_the_clusters_then_the_networks() {
+        for (bind_address, told, wanted) in [
+            (None, "", "192.0.2.1 2001:db8::1"),
+            (None, "198.51.100.1", "198.51.100.1 2001:db8::1"),
+            (None, "2001:db8::2 198.51.100.1 192.0.2.2", "198.51.100.1 2001:db8::2"),
+            (Some("192.0.2.2"), "2001:db8::2 198.51.100.1", "192.0.2.2 2001:db8::2"),
+            // An address that the node does not have, as behind NAT: nothing rather than everything.
+            (None, "203.0.113.9", "2001:db8::1"),
+            (Some("203.0.113.9"), "198.51.100.1", "2001:db8::1"),
+        ] {
+            let bind_address = bind_address.map(|address| address.parse().unwrap());
+            let settings = Settings { node_ports: NodePortAddresses::Primary, bind_address, ..Settings::default() };
+            let found: Vec<IpAddr> = addresses(&settings, &state(told)).collect();
+            assert_eq!(found, list::<IpAddr>(wanted), "{bind_address:?} {told}");
+        }
+    }
+
+    #[test]
+    fn a_node_of_which_nothing_is_known_has_no_node_ports() {
+        for node_ports in [NodePortAddresses::Any, NodePortAddresses::Primary] {
+            let settings = Settings { node_ports, ..Settings::default() };
+            assert_eq!(addresses(&settings, &State::default()).next(), None);
+        }
+    }
+
+    #[test]
+    fn whether_all_addresses_of_a_family_are_chosen_is_plain() {
+        for (node_ports, wanted) in [
+            (NodePortAddresses::Any, [true, true]),
+            (NodePortAddresses::Primary, [false, false]),
+            (NodePortAddresses::Within(list("192.0.2.0/24")), [false, true]),
+            (NodePortAddresses::Within(list("192.0.2.0/24 0.0.0.0/0 ::1/128")), [true, false]),
+        ] {
+            assert_eq!([Family::Ipv4, Family::Ipv6].map(|family| node_ports.is_all_of(family)), wanted);
+        }
+    }
+}
