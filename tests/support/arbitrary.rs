@@ -152,8 +152,8 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
 
 /// Mostly ready and mostly with hints, as otherwise one of them would nearly always switch hints off.
 fn endpoint() -> impl Strategy<Value = Endpoint> {
-    let zones = prop_oneof![Just(&["a"][..]), Just(&["b"]), Just(&["a", "b"]), Just(&[])];
-    let node_hint = prop_oneof![Just(NodeHint::Here), 3 => Just(NodeHint::Elsewhere), Just(NodeHint::None)];
+    let zones = prop_oneof![Just("a"), Just("b"), Just("a b"), Just("")];
+    let node_hint = prop_oneof![2 => Just(NodeHint::Here), 3 => Just(NodeHint::Elsewhere), 1 => Just(NodeHint::None)];
     let conditions = (prop::bool::weighted(0.7), any::<bool>(), any::<bool>());
     (0..5_u8, 1..3_u16, conditions, any::<bool>(), node_hint, zones).prop_map(
         |(last, weight, (ready, serving, terminating), is_local, node_hint, zones)| Endpoint {
@@ -164,7 +164,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
             terminating,
             is_local,
             node_hint,
-            zones: Zones::new(zones.iter().copied()).map(Arc::new),
+            zones: Zones::new(zones.split_whitespace()).map(Arc::new),
         },
     )
 }
@@ -194,10 +194,10 @@ pub fn settings() -> impl Strategy<Value = Settings> {
 }
 
 fn node_object() -> impl Strategy<Value = NodeObject> {
-    let addresses = prop_oneof![Just(&[][..]), Just(&["192.0.2.9", "fd02::1"]), Just(&["203.0.113.1", "192.0.2.1"])];
+    let addresses = prop_oneof![Just(""), Just("192.0.2.9 fd02::1"), Just("203.0.113.1 192.0.2.1")];
     (option::of(prop_oneof![Just("a"), Just("b")]), addresses).prop_map(|(zone, addresses)| NodeObject {
         zone: zone.map(Arc::from),
-        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        addresses: addresses.split_whitespace().map(|address| address.parse().unwrap()).collect(),
         ..NodeObject::default()
     })
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// The cluster, as the last word on each object.
 #[derive(Default)]
 pub struct Cluster {
-    pub settings: Settings,
+    settings: Settings,
     services: BTreeMap<ObjectName, Arc<Service>>,
     slices: BTreeMap<ObjectName, Arc<EndpointSlice>>,
     node: Node,
@@ -24,6 +24,10 @@ pub struct Cluster {
 type Endpoints = BTreeMap<DestinationKey, Endpoint>;
 
 impl Cluster {
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, ..Self::default() }
+    }
+
     pub fn take(&mut self, change: Change) {
         match change {
             Change::Service(service) => drop(self.services.insert(service.name.clone(), service)),
