@@ -3,11 +3,15 @@
 //!
 //! A file begins with prose. Then come sections, each after a line `=== NAME`:
 //!
-//! - what happens: `node` (addresses; the first of each family is the primary one), `manifests` (all that the
-//!   directory holds from now on), `file NAME` (one more file in it), `foreign` and `schedulers` (what others made
-//!   and what the kernel can load), `connections` (what it counts: `KEY -> DESTINATION COUNT`), `after DURATION`,
-//!   `restart` (a new process on the same kernel and directory);
-//! - what is expected then, after one pass: `operations`, `kernel`, `problems`.
+//! - what happens: `settings` (what the operator says, on a new node), `node` (addresses; the first of each family is
+//!   the primary one), `node-object` (`zone NAME` and `address IP`), `manifests` (all that the directory holds from now
+//!   on), `file NAME` (one more file in it), `api` (all that the API has from now on), `foreign` and `schedulers` (what
+//!   others made and what the kernel can load), `connections` (what it counts: `KEY -> DESTINATION COUNT`),
+//!   `after DURATION`, `restart` (a new process on the same kernel and directory);
+//! - what is expected then, after one pass: `operations`, `kernel`, `problems`, `health-checks`, `unserved` (how many
+//!   Services have no endpoint on this node and want one, by policy and family).
+//!
+//! The node is called `node-1`.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,12 +21,14 @@
 )]
 
 use ipvsd::config::duration;
-use ipvsd::desired::Settings;
+use ipvsd::desired::{NodePortAddresses, Settings, Traffic};
 use ipvsd::kernel::fake::FakeKernel;
-use ipvsd::model::{DestinationKey, Op, VirtualServerKey};
+use ipvsd::model::{DestinationKey, Family, Op, VirtualServerKey};
 use ipvsd::reconcile::{Options, Reconciler};
+use ipvsd::source::convert::{self, Context, Rules};
 use ipvsd::source::manifests::Manifests;
-use ipvsd::state::{Change, Node, Problem};
+use ipvsd::state::{Change, Node, NodeObject, Origin, Problem};
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -73,11 +79,13 @@ fn play(name: &str, text: &str) -> String {
 }
 
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
+const NODE_NAME: &str = "node-1";
 
 /// A node with its kernel and its directory of manifests.
 struct Stage {
     directory: TempDir,
     manifests: Manifests,
+    settings: Settings,
     reconciler: Reconciler<FakeKernel>,
     now: Duration,
     /// What the last pass did; none if something happened since.
@@ -88,10 +96,10 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let options = Options { drain_timeout: DRAIN_TIMEOUT, ..Options::default() };
         Self {
-            manifests: Manifests::new(directory.path(), "node-1"),
-            reconciler: Reconciler::new(FakeKernel::default(), Settings::default(), options),
+            manifests: Manifests::new(directory.path(), NODE_NAME),
+            settings: Settings::default(),
+            reconciler: reconciler(FakeKernel::default(), &Settings::default()),
             now: Duration::ZERO,
             last: None,
             problems: Vec::new(),
@@ -103,7 +111,13 @@ impl Stage {
     fn section(&mut self, heading: &str, body: &str) -> Option<String> {
         let (name, argument) = heading.split_once(' ').unwrap_or((heading, ""));
         match name {
-            "operations" | "kernel" | "problems" => return Some(self.outcome(name)),
+            "operations" | "kernel" | "problems" | "health-checks" | "unserved" => return Some(self.outcome(name)),
+            "settings" => {
+                self.settings = settings(body);
+                self.reconciler = reconciler(FakeKernel::default(), &self.settings);
+            }
+            "node-object" => self.reconciler.take([Change::NodeObject(node_object(body))]),
+            "api" => self.list(body),
             "node" => self.reconciler.take([Change::Node(node(body))]),
             "manifests" => self.write("cluster.yaml", body),
             "file" => self.write(argument, body),
@@ -134,12 +148,37 @@ impl Stage {
         self.problems = update.problems;
     }
 
+    /// What the API server has, as a complete list.
+    fn list(&mut self, body: &str) {
+        let context = Context::new(Rules::Api, NODE_NAME);
+        let (mut services, mut slices) = (HashSet::new(), HashSet::new());
+        let mut changes = Vec::new();
+        self.problems.clear();
+        for document in body.split("---\n") {
+            let value: serde_json::Value = serde_saphyr::from_str(document).unwrap();
+            if value["kind"] == "Service" {
+                let raw = serde_json::from_value(value).unwrap();
+                let Some(found) = convert::service(&raw, &Origin::Api, &context).unwrap() else { continue };
+                services.insert(found.object.name.clone());
+                self.problems.extend(found.problems);
+                changes.push(Change::Service(found.object.into()));
+            } else {
+                let raw = serde_json::from_value(value).unwrap();
+                let Some(found) = convert::endpoint_slice(&raw, &Origin::Api, &context).unwrap() else { continue };
+                slices.insert(found.object.name.clone());
+                self.problems.extend(found.problems);
+                changes.push(Change::EndpointSlice(found.object.into()));
+            }
+        }
+        changes.extend([Change::OnlyServices(services), Change::OnlyEndpointSlices(slices)]);
+        self.reconciler.take(changes);
+    }
+
     /// A new process on the same node: what it knows it finds in the kernel and in the directory.
     fn restart(&mut self) {
         let node = self.reconciler.state().node().clone();
-        let options = Options { drain_timeout: DRAIN_TIMEOUT, ..Options::default() };
-        self.reconciler = Reconciler::new(self.reconciler.kernel().clone(), Settings::default(), options);
-        self.manifests = Manifests::new(self.directory.path(), "node-1");
+        self.reconciler = reconciler(self.reconciler.kernel().clone(), &self.settings);
+        self.manifests = Manifests::new(self.directory.path(), NODE_NAME);
         self.now = Duration::ZERO;
         let update = self.manifests.load().unwrap();
         self.reconciler.take([Change::Node(node)].into_iter().chain(update.changes));
@@ -157,9 +196,34 @@ impl Stage {
         }
         match what {
             "kernel" => self.reconciler.kernel().to_string(),
+            "health-checks" => self.health_checks(),
+            "unserved" => self.unserved(),
             "operations" => self.last.iter().flatten().fold(String::new(), |text, line| text + line + "\n"),
             _ => self.problem_lines(),
         }
+    }
+
+    fn health_checks(&self) -> String {
+        self.reconciler.locals().health_checks().iter().fold(String::new(), |mut text, (name, check)| {
+            write!(text, "{name} at {}:", check.port).unwrap();
+            for (family, count) in &check.local_endpoints {
+                write!(text, " {} {count}", family.name()).unwrap();
+            }
+            text + "\n"
+        })
+    }
+
+    fn unserved(&self) -> String {
+        let mut text = String::new();
+        for (traffic, name) in [(Traffic::Internal, "internal"), (Traffic::External, "external")] {
+            for family in [Family::Ipv4, Family::Ipv6] {
+                let count = self.reconciler.locals().unserved(traffic, family);
+                if count > 0 {
+                    writeln!(text, "{name} {} {count}", family.name()).unwrap();
+                }
+            }
+        }
+        text
     }
 
     fn problem_lines(&self) -> String {
@@ -170,6 +234,41 @@ impl Stage {
             text
         })
     }
+}
+
+fn reconciler(kernel: FakeKernel, settings: &Settings) -> Reconciler<FakeKernel> {
+    let options = Options { drain_timeout: DRAIN_TIMEOUT, ..Options::default() };
+    Reconciler::new(kernel, settings.clone(), options)
+}
+
+/// Reads lines such as `node-ports primary`, `node-ports 192.0.2.0/24`, `bind-address 192.0.2.1`, `external-ips off`.
+fn settings(body: &str) -> Settings {
+    let mut settings = Settings::default();
+    for line in body.lines() {
+        match line.split_once(' ').unwrap() {
+            ("node-ports", "primary") => settings.node_ports = NodePortAddresses::Primary,
+            ("node-ports", ranges) => {
+                let ranges = ranges.split(' ').map(|range| range.parse().unwrap());
+                settings.node_ports = NodePortAddresses::Within(ranges.collect());
+            }
+            ("bind-address", address) => settings.bind_address = Some(address.parse().unwrap()),
+            ("external-ips", "off") => settings.external_ips_allowed = false,
+            _ => panic!("unknown setting {line:?}"),
+        }
+    }
+    settings
+}
+
+fn node_object(body: &str) -> NodeObject {
+    let mut object = NodeObject::default();
+    for line in body.lines() {
+        match line.split_once(' ').unwrap() {
+            ("zone", zone) => object.zone = Some(zone.into()),
+            ("address", address) => object.addresses.push(address.parse().unwrap()),
+            _ => panic!("unknown fact {line:?}"),
+        }
+    }
+    object
 }
 
 fn node(body: &str) -> Node {

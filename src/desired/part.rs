@@ -4,7 +4,7 @@ use super::endpoints::{Backends, Candidates, Uses};
 use super::frontends::{self, Field, Frontend};
 use super::local::{HealthCheck, LocalPart, Traffic};
 use super::{Settings, ipvs};
-use crate::model::{Family, VirtualServer, VirtualServerKey};
+use crate::model::{Family, VirtualServer, VirtualServerKey, VirtualServerSpec};
 use crate::state::{ObjectRef, Origin, Problem, Service, State, TrafficPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -40,7 +40,8 @@ impl Part {
                 let candidates = Candidates::of(state.slices(&service.name), (&port.name, port.protocol), family);
                 local_addresses.extend(&candidates, family);
                 let backends = candidates.backends(uses(&frontends), zone);
-                part.serve(service, &frontends, &backends, settings);
+                let spec = ipvs::spec(service, family, settings);
+                part.serve(service, (&frontends, &backends), spec);
                 part.backends.insert((index, family), backends);
             }
         }
@@ -52,16 +53,14 @@ impl Part {
 
     /// Makes the virtual servers of frontends of one family. Policy `Local` never leads to another node, so without a
     /// local endpoint its virtual server has no destinations, and the kernel refuses connections.
-    fn serve(&mut self, service: &Service, frontends: &[&Frontend], backends: &Backends, settings: &Settings) {
+    fn serve(&mut self, service: &Service, (frontends, backends): (&[&Frontend], &Backends), spec: VirtualServerSpec) {
         for frontend in frontends {
-            let family = frontend.key.family();
             let chosen = backends.of(frontend.policy);
-            let server = ipvs::virtual_server(ipvs::spec(service, family, settings), chosen);
             if frontend.policy == TrafficPolicy::Local && chosen.is_empty() && backends.has_any {
                 let traffic = if frontend.field.is_external() { Traffic::External } else { Traffic::Internal };
-                self.local.unserved.insert((traffic, family));
+                self.local.unserved.insert((traffic, frontend.key.family()));
             }
-            self.add(service, frontend, server);
+            self.add(service, frontend, ipvs::virtual_server(spec, chosen));
         }
     }
 

@@ -1,7 +1,7 @@
 //! What converting depends on besides the object: whose rules hold, and which node this is.
 
-use super::{Converted, Rejected};
-use crate::state::{ObjectRef, Origin, Problem, Zones};
+use super::{Converted, Outcome, Rejected};
+use crate::state::{ObjectRef, Origin, Zones};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -78,11 +78,7 @@ impl<'a> Conversion<'a> {
     }
 
     /// What came of `object`.
-    pub fn finish<T>(
-        self,
-        object: ObjectRef,
-        result: Result<Option<T>, Rejected>,
-    ) -> Result<Option<Converted<T>>, Problem> {
+    pub fn finish<T>(self, object: ObjectRef, result: Result<Option<T>, Rejected>) -> Outcome<T> {
         match result {
             Ok(None) => Ok(None),
             Ok(Some(found)) => {

@@ -36,11 +36,14 @@ pub struct Converted<T> {
     pub problems: Vec<Problem>,
 }
 
+/// What an object is converted into: none if it is not ipvsd's to proxy, a problem if it cannot be used.
+pub type Outcome<T> = Result<Option<Converted<T>>, Problem>;
+
 /// A Service, if it is one to proxy.
 ///
 /// # Errors
 /// The first thing that is wrong with it, naming the field.
-pub fn service(raw: &RawService, origin: &Origin, context: &Context) -> Result<Option<Converted<Service>>, Problem> {
+pub fn service(raw: &RawService, origin: &Origin, context: &Context) -> Outcome<Service> {
     let name = object_name(&raw.metadata).map_err(|rejected| rejected.problem(origin, None))?;
     let mut conversion = Conversion::new(context, origin);
     let result = service::convert(raw, &name, &mut conversion);
@@ -51,11 +54,7 @@ pub fn service(raw: &RawService, origin: &Origin, context: &Context) -> Result<O
 ///
 /// # Errors
 /// The first thing that is wrong with it, naming the field.
-pub fn endpoint_slice(
-    raw: &RawEndpointSlice,
-    origin: &Origin,
-    context: &Context,
-) -> Result<Option<Converted<EndpointSlice>>, Problem> {
+pub fn endpoint_slice(raw: &RawEndpointSlice, origin: &Origin, context: &Context) -> Outcome<EndpointSlice> {
     let name = object_name(&raw.metadata).map_err(|rejected| rejected.problem(origin, None))?;
     let mut conversion = Conversion::new(context, origin);
     let result = endpoint_slice::convert(raw, &name, &mut conversion);

@@ -63,7 +63,7 @@ fn whole<T>(converted: Option<Converted<T>>) -> Option<T> {
 }
 
 /// The fields of a Service of the API that it is used without, and what is wrong with them.
-fn slips<T>(converted: Result<Option<Converted<T>>, Problem>) -> (T, Vec<(String, String)>) {
+fn slips<T>(converted: Outcome<T>) -> (T, Vec<(String, String)>) {
     let Ok(Some(Converted { object, problems })) = converted else { panic!("it is not used") };
     (object, problems.into_iter().map(|problem| (problem.field, problem.message)).collect())
 }

@@ -4,7 +4,7 @@ use super::contents::{Doubt, Entry, File, Object};
 use super::documents::{Document, documents, lines_before};
 use super::kinds::{CORE, DISCOVERY, Identity, doubt, list_of, stranger};
 use super::parallel::in_parallel;
-use crate::source::convert::{self, Context, Converted, DEFAULT_NAMESPACE, RawEndpointSlice, RawService};
+use crate::source::convert::{self, Context, DEFAULT_NAMESPACE, Outcome, RawEndpointSlice, RawService};
 use crate::state::{ObjectName, ObjectRef, Origin, Problem};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -162,7 +162,7 @@ impl Reader<'_> {
         &self,
         fields: Map<String, Value>,
         place: &str,
-        convert: fn(&R, &Origin, &Context) -> Result<Option<Converted<T>>, Problem>,
+        convert: fn(&R, &Origin, &Context) -> Outcome<T>,
     ) -> Result<Option<Object>, Problem> {
         let value = Value::Object(fields);
         // Keeping track of the path costs as much as the rest, so it is done only when there is one to tell.
