@@ -118,7 +118,7 @@ fn missing_scheduler(service: &Service, settings: &Settings) -> Option<Problem> 
 /// is no news that a VIP is the node's own, as where keepalived moves it from node to node.
 fn own_addresses(service: &Service, state: &State, settings: &Settings) -> Vec<Problem> {
     let is_told = |(address, field): &(IpAddr, Field)| field.is_external() && state.node().addresses.contains(address);
-    let message = "is an address of this node: the Service answers there instead of what listens on its ports";
+    let message = "is an address of this node: at the Service's ports nothing else can be reached there";
     let own = frontends::vips(service, settings).filter(|vip| service.origin == Origin::Api && is_told(vip));
     own.map(|(address, field)| problem(service, field.to_string(), format!("{address} {message}"))).collect()
 }
