@@ -18,7 +18,7 @@ use ipvsd::model::{Family, Model, Op, VirtualServerKey};
 use ipvsd::reconcile::{Options, Reconciler, Takeover};
 use ipvsd::state::{Change, State};
 use proptest::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use support::oracle::Cluster;
 use support::{arbitrary, settle};
@@ -77,7 +77,9 @@ proptest! {
         for key in whole.keys().filter(|key| whole.owner(key) == stepwise.owner(key)) {
             prop_assert_eq!(stepwise.virtual_server(&key), whole.virtual_server(&key));
         }
-        prop_assert_eq!(stepwise.locals().health_checks(), whole.locals().health_checks());
+        for family in [Family::Ipv4, Family::Ipv6] {
+            prop_assert_eq!(stepwise.locals().health_checks(family), whole.locals().health_checks(family));
+        }
         prop_assert_eq!(unserved(stepwise.locals()), unserved(whole.locals()));
     }
 
@@ -105,10 +107,9 @@ proptest! {
             prop_assert_eq!(reconciler.kernel().model.to_string(), wanted.to_string());
             prop_assert_eq!(&reconciler.kernel().foreign, &foreign);
             let locals = reconciler.locals();
-            let checks = locals.health_checks().iter().map(|(name, check)| {
-                (name.clone(), (check.port, check.local_endpoints.clone()))
-            });
-            prop_assert_eq!(checks.collect::<BTreeMap<_, _>>(), cluster.health_checks());
+            for family in [Family::Ipv4, Family::Ipv6] {
+                prop_assert_eq!(locals.health_checks(family), &cluster.health_checks(family));
+            }
             prop_assert_eq!(unserved(locals), POLICIES.map(|(traffic, family)| cluster.unserved(traffic, family)));
         }
     }

@@ -204,12 +204,14 @@ impl Stage {
     }
 
     fn health_checks(&self) -> String {
-        self.reconciler.locals().health_checks().iter().fold(String::new(), |mut text, (name, check)| {
-            write!(text, "{name} at {}:", check.port).unwrap();
-            for (family, count) in &check.local_endpoints {
-                write!(text, " {} {count}", family.name()).unwrap();
-            }
-            text + "\n"
+        let of_family = |family: Family| {
+            let checks = self.reconciler.locals().health_checks(family);
+            checks.iter().map(move |(name, check)| (name, family, check))
+        };
+        [Family::Ipv4, Family::Ipv6].into_iter().flat_map(of_family).fold(String::new(), |mut text, one| {
+            let (name, family, check) = one;
+            writeln!(text, "{name}, {} port {}: {}", family.name(), check.port, check.local_endpoints).unwrap();
+            text
         })
     }
 

@@ -9,7 +9,10 @@ use ipvsd::model::{
     DestinationKey, DestinationSpec, Op, Protocol, SchedulerFlags, VirtualServer, VirtualServerKey, VirtualServerSpec,
 };
 use ipvsd::reconcile::{Options, Reconciler, Takeover};
-use ipvsd::state::{Change, Endpoint, EndpointSlice, Node, ObjectName, Origin, Service, ServicePort, SlicePort};
+use ipvsd::state::{
+    Change, Endpoint, EndpointSlice, Families, Node, NodeHint, ObjectName, Origin, Service, ServicePort, SlicePort,
+    TrafficPolicy,
+};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,14 +52,28 @@ fn cluster() -> Vec<Change> {
     let service = Service {
         name: name.clone(),
         origin: Origin::Api,
+        families: Families::BOTH,
         cluster_ips: vec![ip(VIP)],
         external_ips: vec![],
         load_balancer_ips: vec![],
+        source_ranges: vec![],
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: Some(30_080) }],
         affinity: None,
+        internal_policy: TrafficPolicy::Cluster,
+        external_policy: TrafficPolicy::Cluster,
+        health_check_node_port: None,
         scheduling: None,
     };
-    let endpoint = Endpoint { address: ip("10.1.0.1"), ready: true, serving: true, terminating: false, weight: 1 };
+    let endpoint = Endpoint {
+        address: ip("10.1.0.1"),
+        weight: 1,
+        ready: true,
+        serving: true,
+        terminating: false,
+        is_local: false,
+        node_hint: NodeHint::None,
+        zones: None,
+    };
     let slice = EndpointSlice {
         name: ObjectName::new("default", "web-1"),
         origin: Origin::Api,

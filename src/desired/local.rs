@@ -5,14 +5,14 @@ use crate::model::Family;
 use crate::state::ObjectName;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-/// What a load balancer is told that asks at a Service's `healthCheckNodePort`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a load balancer is told that asks at a Service's `healthCheckNodePort`, in one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
     /// Where it asks, by TCP.
     pub port: u16,
-    /// For each family in which the Service is proxied, how many addresses of ready endpoints this node has, over all
-    /// ports. None means that this node should get no traffic.
-    pub local_endpoints: BTreeMap<Family, usize>,
+    /// How many addresses of ready endpoints this node has, over all ports of the Service. None means that this node
+    /// should get no traffic.
+    pub local_endpoints: usize,
 }
 
 /// Which of a Service's two traffic policies is meant.
@@ -27,8 +27,8 @@ pub enum Traffic {
 /// What concerns one Service here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalPart {
-    /// Only of a Service that has a port for it.
-    pub health_check: Option<HealthCheck>,
+    /// Only of a Service that has a port for it; one for each family in which it is proxied.
+    pub health_checks: BTreeMap<Family, HealthCheck>,
     /// For which traffic the policy is `Local`, an endpoint would be there, and this node has none.
     pub unserved: BTreeSet<(Traffic, Family)>,
 }
@@ -36,9 +36,11 @@ pub struct LocalPart {
 /// What concerns all of them, kept up to date Service by Service.
 #[derive(Clone, Debug, Default)]
 pub struct Locals {
-    /// By Service.
-    health_checks: BTreeMap<ObjectName, HealthCheck>,
-    /// How often `health_checks` changed.
+    /// The health checks that are answered on IPv4.
+    ipv4: BTreeMap<ObjectName, HealthCheck>,
+    /// The same for IPv6.
+    ipv6: BTreeMap<ObjectName, HealthCheck>,
+    /// How often a health check changed.
     revision: u64,
     /// The Services that have no local endpoint where they need one.
     unserved: HashMap<(Traffic, Family), HashSet<ObjectName>>,
@@ -47,12 +49,14 @@ pub struct Locals {
 impl Locals {
     /// Takes in what concerns a Service now; nothing concerns one that is gone.
     pub fn put(&mut self, service: &ObjectName, part: LocalPart) {
-        let known = self.health_checks.get(service);
-        if known != part.health_check.as_ref() {
-            self.revision += 1;
-            match part.health_check {
-                Some(check) => drop(self.health_checks.insert(service.clone(), check)),
-                None => drop(self.health_checks.remove(service)),
+        for (family, known) in [(Family::Ipv4, &mut self.ipv4), (Family::Ipv6, &mut self.ipv6)] {
+            let check = part.health_checks.get(&family);
+            if known.get(service) != check {
+                self.revision += 1;
+                match check {
+                    Some(check) => drop(known.insert(service.clone(), *check)),
+                    None => drop(known.remove(service)),
+                }
             }
         }
         for (kind, services) in &mut self.unserved {
@@ -65,9 +69,12 @@ impl Locals {
         }
     }
 
-    /// The answers to load balancers.
-    pub fn health_checks(&self) -> &BTreeMap<ObjectName, HealthCheck> {
-        &self.health_checks
+    /// The answers to load balancers in a family, by Service.
+    pub fn health_checks(&self, family: Family) -> &BTreeMap<ObjectName, HealthCheck> {
+        match family {
+            Family::Ipv4 => &self.ipv4,
+            Family::Ipv6 => &self.ipv6,
+        }
     }
 
     /// Differs from an earlier value if [`Locals::health_checks`] may be different from then.
@@ -86,11 +93,8 @@ mod tests {
     use super::*;
 
     fn part(port: Option<u16>, endpoints: usize, unserved: &[(Traffic, Family)]) -> LocalPart {
-        let local_endpoints = BTreeMap::from([(Family::Ipv4, endpoints)]);
-        LocalPart {
-            health_check: port.map(|port| HealthCheck { port, local_endpoints }),
-            unserved: unserved.iter().copied().collect(),
-        }
+        let check = |port| (Family::Ipv4, HealthCheck { port, local_endpoints: endpoints });
+        LocalPart { health_checks: port.map(check).into_iter().collect(), unserved: unserved.iter().copied().collect() }
     }
 
     #[test]
@@ -107,11 +111,10 @@ mod tests {
             ("gone for long", None, 0, 4),
         ] {
             locals.put(&web, part(port, endpoints, &[]));
-            assert_eq!(
-                (locals.revision(), locals.health_checks().len()),
-                (revision, usize::from(port.is_some())),
-                "{why}"
-            );
+            let answered =
+                locals.health_checks(Family::Ipv4).get(&web).map(|check| (check.port, check.local_endpoints));
+            assert_eq!((locals.revision(), answered), (revision, port.map(|port| (port, endpoints))), "{why}");
+            assert!(locals.health_checks(Family::Ipv6).is_empty());
         }
     }
 

@@ -45,7 +45,7 @@ impl Part {
                 part.backends.insert((index, family), backends);
             }
         }
-        part.local.health_check = local_addresses.health_check(service);
+        part.local.health_checks = local_addresses.health_checks(service);
         part.problems.extend(missing_scheduler(service, settings));
         part.problems.extend(own_addresses(service, state, settings));
         part
@@ -100,9 +100,10 @@ impl LocalAddresses {
         }
     }
 
-    fn health_check(self, service: &Service) -> Option<HealthCheck> {
-        let local_endpoints = self.0.into_iter().map(|(family, addresses)| (family, addresses.len())).collect();
-        service.health_check_node_port.map(|port| HealthCheck { port, local_endpoints })
+    fn health_checks(self, service: &Service) -> BTreeMap<Family, HealthCheck> {
+        let Some(port) = service.health_check_node_port else { return BTreeMap::new() };
+        let check = |addresses: BTreeSet<IpAddr>| HealthCheck { port, local_endpoints: addresses.len() };
+        self.0.into_iter().map(|(family, addresses)| (family, check(addresses))).collect()
     }
 }
 

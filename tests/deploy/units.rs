@@ -70,7 +70,7 @@ fn every_file_says_where_it_goes_and_units_name_files_that_go_there() {
 
 #[test]
 fn the_example_manifest_has_nothing_to_complain_about() {
-    let update = Manifests::new(path("systemd/etc/ipvsd/manifests")).load().unwrap();
+    let update = Manifests::new(path("systemd/etc/ipvsd/manifests"), "node-1").load().unwrap();
     assert_eq!(update.problems, []);
     assert_eq!(update.changes.len(), 2, "a Service and its endpoints");
 }

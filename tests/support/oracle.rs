@@ -1,7 +1,7 @@
 //! What a list of changes asks of the kernel, said again in the plainest way: no plan, no increments, all at once.
 //! For Services that do not ask for each other's addresses.
 
-use ipvsd::desired::{NodePortAddresses, Settings, Traffic};
+use ipvsd::desired::{HealthCheck, NodePortAddresses, Settings, Traffic};
 use ipvsd::model::{DestinationKey, DestinationSpec, Family, Model, Persistence, RouteSpec, VirtualServer};
 use ipvsd::model::{SchedulerFlags, VirtualServerKey, VirtualServerSpec};
 use ipvsd::state::{
@@ -68,18 +68,15 @@ impl Cluster {
         model
     }
 
-    /// Port and count per family of each Service with a health check.
-    pub fn health_checks(&self) -> BTreeMap<ObjectName, (u16, BTreeMap<Family, usize>)> {
+    /// What load balancers are told in a family.
+    pub fn health_checks(&self, family: Family) -> BTreeMap<ObjectName, HealthCheck> {
         let mut checks = BTreeMap::new();
-        for service in self.services.values() {
-            let Some(asked) = service.health_check_node_port else { continue };
-            let count = |family| {
-                let of_port = |port| local(&self.endpoints(service, port, family));
-                let ready = service.ports.iter().flat_map(of_port).filter(|(_, endpoint)| endpoint.ready);
-                ready.map(|(key, _)| key.address).collect::<BTreeSet<IpAddr>>().len()
-            };
-            let counts = service.families.iter().map(|family| (family, count(family))).collect();
-            checks.insert(service.name.clone(), (asked, counts));
+        for service in self.services.values().filter(|service| service.families.contains(family)) {
+            let Some(port) = service.health_check_node_port else { continue };
+            let of_port = |port| local(&self.endpoints(service, port, family));
+            let ready = service.ports.iter().flat_map(of_port).filter(|(_, endpoint)| endpoint.ready);
+            let local_endpoints = ready.map(|(key, _)| key.address).collect::<BTreeSet<IpAddr>>().len();
+            checks.insert(service.name.clone(), HealthCheck { port, local_endpoints });
         }
         checks
     }
