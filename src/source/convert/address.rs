@@ -1,6 +1,7 @@
 //! IP addresses as Kubernetes accepts them, in canonical form, and only those that can be proxied.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use crate::model::address::parse;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// The address in `text`, or why it cannot be a frontend or an endpoint.
 pub(super) fn address(text: &str) -> Result<IpAddr, String> {
@@ -9,26 +10,6 @@ pub(super) fn address(text: &str) -> Result<IpAddr, String> {
         Some(what) => Err(format!("{address} is {what}, which cannot be proxied")),
         None => Ok(address),
     }
-}
-
-/// As kube-proxy's `ParseIPSloppy`: leading zeros in IPv4 are accepted and mean decimal, because manifests from
-/// before Go 1.17 have them and the API server keeps them.
-pub(super) fn parse(text: &str) -> Option<IpAddr> {
-    match text.parse::<Ipv6Addr>() {
-        Ok(address) => Some(address.into()),
-        Err(_) => ipv4(text).map(IpAddr::V4),
-    }
-}
-
-fn ipv4(text: &str) -> Option<Ipv4Addr> {
-    let mut parts = text.split('.').map(octet);
-    let octets = [parts.next()??, parts.next()??, parts.next()??, parts.next()??];
-    parts.next().is_none().then(|| Ipv4Addr::from(octets))
-}
-
-fn octet(text: &str) -> Option<u8> {
-    // `u8::from_str` takes a plus sign.
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 /// The kinds of addresses that the API server refuses for endpoints, and that no VIP can be either: a route to
