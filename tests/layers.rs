@@ -63,7 +63,7 @@ const LAYERS: &[Layer] = &[
         may_name: &["health", "metrics", "state"],
         never: &["kube", "neli", "netlink_", "rtnetlink", "tracing", "anyhow", "std::fs", "std::process", "std::env"],
     },
-    Layer { module: "config", may_name: &["model", "state", "desired", "reconcile"], never: NETLINK },
+    Layer { module: "config", may_name: &["model", "state", "desired", "kernel", "reconcile"], never: NETLINK },
     Layer { module: "demo", may_name: &["kernel", "model"], never: &["kube", "neli"] },
     Layer {
         module: "cli",

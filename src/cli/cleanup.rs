@@ -6,9 +6,9 @@ use crate::reconcile::Takeover;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// Removes what is ours and says how much it was.
-pub fn run() -> anyhow::Result<ExitCode> {
-    let report = daemon::cleanup(Takeover::Nothing)?;
+/// Removes what is ours, and what `takeover` makes ours, and says how much it was.
+pub fn run(takeover: Takeover) -> anyhow::Result<ExitCode> {
+    let report = daemon::cleanup(takeover)?;
     // What was done is done, whether or not it can be told.
     _ = writeln!(io::stdout(), "{report}");
     for (op, cause) in &report.failed {

@@ -4,13 +4,18 @@
 //! object could not be programmed, `diff` found differences); 2 means that it could not run (usage, rights, no
 //! IPVS in the kernel, an unreadable directory).
 
+mod as_kube_proxy;
 mod cleanup;
 mod diff;
+mod kube_proxy;
 mod list;
 mod options;
 mod run;
 
+use crate::reconcile::Takeover;
+use anyhow::Context;
 use clap::{Parser, Subcommand};
+use options::Name;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
@@ -31,9 +36,8 @@ const TROUBLE: u8 = 2;
 programmed, or `diff` found differences. 2 it could not run."
 )]
 struct CommandLine {
-    /// What to log, to stderr: a level (error, warn, info, debug, trace) or `module=level` pairs
-    #[arg(long, global = true, value_name = "FILTER", env = "IPVSD_LOG", default_value = "info")]
-    log: String,
+    #[command(flatten)]
+    log: Log,
     #[command(subcommand)]
     command: Command,
 }
@@ -56,27 +60,51 @@ enum Command {
     Demo,
 }
 
-/// Runs the program that the process's arguments ask for.
+/// Where the log's filter is said.
+#[derive(Debug, clap::Args)]
+struct Log {
+    /// What to log, to stderr: a level (error, warn, info, debug, trace) or `module=level` pairs [default: what -v says]
+    #[arg(long, global = true, value_name = "FILTER", env = "IPVSD_LOG")]
+    log: Option<String>,
+}
+
+/// Runs the program that the process's name and arguments ask for.
 pub fn main() -> ExitCode {
-    let line = CommandLine::parse();
-    if let Err(error) = start_logging(&line.log) {
-        complain(format_args!("--log {}: {error}", line.log));
-        return ExitCode::from(TROUBLE);
+    if as_kube_proxy::is_our_name() {
+        return as_kube_proxy::main();
     }
-    let ended = match line.command {
-        Command::Run(arguments) => run::run(arguments),
-        Command::List(arguments) => list::run(&arguments),
-        Command::Diff(arguments) => diff::run(arguments),
-        Command::Cleanup => cleanup::run(),
-        Command::Demo => crate::demo::run(),
-    };
+    let CommandLine { log, command } = CommandLine::parse();
+    exit_code(run_command(&command, &log), TROUBLE)
+}
+
+fn run_command(command: &Command, log: &Log) -> anyhow::Result<ExitCode> {
+    let logged = || log.start("info");
+    match command {
+        Command::Run(arguments) => run::run(arguments, Name::Ipvsd, log),
+        Command::List(arguments) => logged().and_then(|()| list::run(arguments)),
+        Command::Diff(arguments) => diff::run(arguments, log),
+        Command::Cleanup => logged().and_then(|()| cleanup::run(Takeover::Nothing)),
+        Command::Demo => logged().and_then(|()| crate::demo::run()),
+    }
+}
+
+/// The exit code of what was run, with what went wrong on stderr.
+fn exit_code(ended: anyhow::Result<ExitCode>, trouble: u8) -> ExitCode {
     ended.unwrap_or_else(|error| {
         if is_closed_pipe(&error) {
             return ExitCode::SUCCESS;
         }
         complain(format_args!("{error:#}"));
-        ExitCode::from(TROUBLE)
+        ExitCode::from(trouble)
     })
+}
+
+impl Log {
+    /// Starts to log what the flag says, or else what the configuration does.
+    fn start(&self, configured: &str) -> anyhow::Result<()> {
+        let filter = self.log.as_deref().unwrap_or(configured);
+        start_logging(filter).with_context(|| format!("--log {filter}"))
+    }
 }
 
 fn start_logging(filter: &str) -> anyhow::Result<()> {

@@ -1,20 +1,110 @@
 //! What the operator decides, resolved: checked values that the rest of the program takes as they are.
 //!
-//! The command line (`cli/options.rs`) is the raw form. Nothing here asks the system for anything.
+//! The raw forms are the command line (`cli/options.rs`), kube-proxy's file ([`kube_proxy`]) and a small file of
+//! ipvsd's own ([`own`]); [`resolve`] turns them into a [`Config`]. Nothing here asks the system for anything, but that
+//! the two files are read.
 
+pub mod address;
 pub mod duration;
+pub mod kube_proxy;
+pub mod logging;
+pub mod network;
+pub mod own;
+pub mod resolve;
 
 use crate::desired::Settings;
+use crate::kernel::node_setup::NodeSetup;
 use crate::reconcile::Options;
+use kube_proxy::gates::FeatureGates;
+use kube_proxy::v1alpha1::KubeProxyConfiguration;
+use logging::Logging;
+use network::{DetectLocal, Masquerade, NodePortAddresses};
+use std::fmt::{self, Display, Formatter};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The configuration of a daemon.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The directory of manifests.
-    pub manifests: PathBuf,
+    /// Where Services come from.
+    pub input: Input,
     /// How Services are balanced that say nothing about it.
     pub settings: Settings,
     /// How often, and for how long.
     pub options: Options,
+    /// The node's name, in lower case; the system's host name has to do where there is none.
+    pub node_name: Option<String>,
+    /// The node's primary address, or the unspecified one to let the Node object say it. Nothing is bound to it.
+    pub bind_address: IpAddr,
+    /// What is served to others.
+    pub servers: Servers,
+    /// Which of the node's addresses have node ports.
+    pub node_ports: NodePortAddresses,
+    /// How traffic of this node's pods is told.
+    pub detect_local: DetectLocal,
+    /// Which traffic leaves with the node's address.
+    pub masquerade: Masquerade,
+    /// What is set on the node at the start.
+    pub node: NodeSetup,
+    /// The features that are on.
+    pub feature_gates: FeatureGates,
+    /// What is logged, if the program's own filter does not say it.
+    pub logging: Logging,
+    /// The file that was read with `--config`. A change of it ends kube-proxy, to be started again.
+    pub file: Option<PathBuf>,
+    /// What the operator should know of the configuration: sentences to be logged at the start.
+    pub notices: Vec<String>,
+    /// All this as kube-proxy has it in effect.
+    pub effective: KubeProxyConfiguration,
+}
+
+/// Where Services and EndpointSlices come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// A directory of manifests.
+    Manifests(PathBuf),
+    /// A cluster's API server.
+    Cluster(Cluster),
+}
+
+impl Display for Input {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Manifests(directory) => write!(f, "{}", directory.display()),
+            Self::Cluster(_) => f.write_str("the API server"),
+        }
+    }
+}
+
+/// How to reach a cluster's API server. Without kubeconfig and server, by the credentials of the pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// The kubeconfig.
+    pub kubeconfig: Option<PathBuf>,
+    /// The server's address, which counts more than that of the kubeconfig.
+    pub master: Option<String>,
+    /// Requests a second; none is no limit.
+    pub qps: Option<f32>,
+    /// Requests at once.
+    pub burst: u32,
+    /// The `Accept` header, if it is to differ.
+    pub accept_content_types: Option<String>,
+    /// The type of what is sent.
+    pub content_type: String,
+    /// How often everything is asked for again.
+    pub resync: Duration,
+}
+
+/// What is served to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Servers {
+    /// Where health is served; none is nowhere.
+    pub healthz: Option<SocketAddr>,
+    /// Where metrics are served; none is nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// Whether a socket that cannot be bound ends the process.
+    pub hard_fail: bool,
+    /// Whether the metrics socket serves profiles.
+    pub profiling: bool,
 }

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::desired::{Moment, Settings};
 use crate::kernel::linux::{Linux, OpenError};
 use crate::kernel::modules;
-use crate::kernel::node_setup::{self, NodeSetup};
+use crate::kernel::node_setup;
 use crate::model::Op;
 use crate::reconcile::{Options, Reconciler, Report, Takeover};
 use crate::state::{Change, Problem};
@@ -42,7 +42,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         sender.send(message)?;
     }
     let wheel = Wheel::new(Reconciler::new(kernel, config.settings.clone(), config.options.clone()));
-    info!(manifests = %config.manifests.display(), "started");
+    info!(input = %config.input, "started");
     let (ended, end) = tokio::sync::oneshot::channel::<()>();
     let wheel = thread::Builder::new().name("reconciler".into()).spawn(move || {
         // Dropped on every way out of the thread, which `end` sees.
@@ -135,8 +135,11 @@ pub fn cleanup(takeover: Takeover) -> anyhow::Result<Report> {
 
 /// Opens the kernel, sets the sysctls that balancing needs and proves that it can balance.
 fn prepared_kernel(config: &Config) -> anyhow::Result<Linux> {
+    for notice in &config.notices {
+        info!("configuration: {notice}");
+    }
     let mut kernel = Linux::open()?;
-    let prepared = node_setup::prepare(&NodeSetup::default(), &mut kernel)?;
+    let prepared = node_setup::prepare(&config.node, &mut kernel)?;
     for setting in prepared.set {
         info!("set {setting}");
     }

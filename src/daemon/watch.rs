@@ -2,9 +2,9 @@
 
 use super::trouble::Trouble;
 use super::wheel::Message;
-use crate::config::Config;
+use crate::config::{Config, Input};
 use crate::source::manifests::{Manifests, Watch};
-use crate::source::node::{NodeWatch, host_name};
+use crate::source::node::NodeWatch;
 use anyhow::Context;
 use std::sync::mpsc::Sender;
 use tokio::select;
@@ -28,12 +28,13 @@ impl Sources {
     /// Starts to listen, before anything is read, so that no change is missed.
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let node = NodeWatch::open().await.context("cannot follow this node's addresses")?;
-        let files = Watch::new(&config.manifests);
+        let Input::Manifests(directory) = &config.input else {
+            anyhow::bail!("there is nothing to read Services from: give --manifests DIR");
+        };
+        let files = Watch::new(directory);
         let manifest_trouble = Trouble::with("the directory of manifests", STAYS);
         let node_trouble = Trouble::with("this node's network", STAYS);
-        let node_name = host_name().context("cannot read this machine's name")?;
-        let manifests = Manifests::new(&config.manifests, &node_name);
-        Ok(Self { manifests, files, node, manifest_trouble, node_trouble })
+        Ok(Self { manifests: Manifests::new(directory), files, node, manifest_trouble, node_trouble })
     }
 
     /// The first reading of everything.

@@ -4,6 +4,7 @@
 //! Plain values only: no clocks, no I/O, no netlink. The operations that lead from one model to another are in
 //! [`op`]; the text form that scenarios, `ipvsd diff` and logs share is in [`text`].
 
+pub mod address;
 pub mod op;
 pub mod text;
 mod virtual_server;

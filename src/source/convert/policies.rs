@@ -1,6 +1,6 @@
 //! What a Service says of traffic from outside and inside: its policies, its health check and who may come.
 
-use super::address::range;
+use super::crate::model::address::range;
 use super::context::Rules;
 use super::raw::RawServiceSpec;
 use super::{Rejected, port};

@@ -1,0 +1,413 @@
+//! Feature gates: the names that kube-proxy 1.36 accepts, which of them can be changed, and what is in effect.
+//!
+//! kube-proxy takes the gates of all components of Kubernetes, since clusters set one list everywhere. ipvsd accepts the
+//! same, and `KubeProxyIPVS` of 1.37. Measured at `kube-proxy --feature-gates NAME=true` and `NAME=false`.
+
+use std::collections::BTreeMap;
+
+/// The gate that turns on all alpha features which are not named.
+const ALL_ALPHA: &str = "AllAlpha";
+/// The gate that turns off (or on) all beta features which are not named.
+const ALL_BETA: &str = "AllBeta";
+
+/// The gates as they are in effect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FeatureGates {
+    /// Those that were set.
+    set: BTreeMap<String, bool>,
+}
+
+/// What a gate is when nobody sets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gate {
+    /// Cannot be set to the other value.
+    Locked(bool),
+    /// Off, and what [`ALL_ALPHA`] is about.
+    Alpha,
+    /// What [`ALL_BETA`] is about.
+    Beta(bool),
+    /// Only ever set by its own name.
+    Single(bool),
+}
+
+impl FeatureGates {
+    /// The gates in effect when `wanted` are set, or a sentence for each that cannot be set so.
+    ///
+    /// # Errors
+    /// A sentence for each gate that there is not, or that cannot be changed.
+    pub fn new(wanted: &BTreeMap<String, bool>) -> Result<Self, Vec<String>> {
+        let wrong: Vec<_> = wanted.iter().filter_map(|(name, on)| objection(name, *on)).collect();
+        if wrong.is_empty() { Ok(Self { set: wanted.clone() }) } else { Err(wrong) }
+    }
+
+    /// Whether a feature is on. One that nobody knows is off.
+    pub fn enabled(&self, name: &str) -> bool {
+        let set = |name| self.set.get(name).copied();
+        match gate(name) {
+            Some(Gate::Locked(on)) => on,
+            Some(Gate::Alpha) => set(name).or(set(ALL_ALPHA)).unwrap_or(false),
+            Some(Gate::Beta(default)) => set(name).or(set(ALL_BETA)).unwrap_or(default),
+            Some(Gate::Single(default)) => set(name).unwrap_or(default),
+            None => false,
+        }
+    }
+}
+
+fn objection(name: &str, on: bool) -> Option<String> {
+    match gate(name) {
+        None => Some(format!("there is no feature gate {name}")),
+        Some(Gate::Locked(locked)) if locked != on => Some(format!("{name} cannot be {on}: it is locked to {locked}")),
+        Some(_) => None,
+    }
+}
+
+fn gate(name: &str) -> Option<Gate> {
+    let tables = [
+        (LOCKED_ON, Gate::Locked(true)),
+        (LOCKED_OFF, Gate::Locked(false)),
+        (ALPHA, Gate::Alpha),
+        (BETA_ON, Gate::Beta(true)),
+        (BETA_OFF, Gate::Beta(false)),
+        (SINGLE_ON, Gate::Single(true)),
+        (SINGLE_OFF, Gate::Single(false)),
+    ];
+    tables.into_iter().find_map(|(names, gate)| names.contains(&name).then_some(gate))
+}
+
+/// Alpha features: off.
+const ALPHA: &[&str] = &[
+    "APIServingWithRoutine",
+    "AllowUnsafeMalformedObjectDeletion",
+    "CBORServingAndStorage",
+    "CPUManagerPolicyAlphaOptions",
+    "CRIListStreaming",
+    "CSIVolumeHealth",
+    "ClientsAllowCBOR",
+    "ClientsPreferCBOR",
+    "CloudControllerManagerWatchBasedRoutesReconciliation",
+    "CloudControllerManagerWebhook",
+    "ContainerStopSignals",
+    "ControllerManagerReleaseLeaderElectionLockOnExit",
+    "CrossNamespaceVolumeDataSource",
+    "DRAListTypeAttributes",
+    "DRANodeAllocatableResources",
+    "DRAResourcePoolStatus",
+    "DRAWorkloadResourceClaims",
+    "EventedPLEG",
+    "GangScheduling",
+    "GenericWorkload",
+    "HPAScaleToZero",
+    "ImageVolumeWithDigest",
+    "InPlacePodVerticalScalingExclusiveCPUs",
+    "InPlacePodVerticalScalingExclusiveMemory",
+    "KubeletInUserNamespace",
+    "LoggingAlphaOptions",
+    "ManifestBasedAdmissionControlConfig",
+    "MemoryQoS",
+    "MutablePVNodeAffinity",
+    "NativeHistograms",
+    "PersistentVolumeClaimUnusedSinceTime",
+    "PodAndContainerStatsFromCRI",
+    "PodLevelResourceManagers",
+    "PodLogsQuerySplitStreams",
+    "PodsAPI",
+    "QOSReserved",
+    "ReduceDefaultCrashLoopBackOffDecay",
+    "RuntimeClassInImageCriApi",
+    "ShardedListAndWatch",
+    "StorageCapacityScoring",
+    "StorageVersionAPI",
+    "TaintTolerationComparisonOperators",
+    "TopologyAwareWorkloadScheduling",
+    "TopologyManagerPolicyAlphaOptions",
+    "UserNamespacesHostNetworkSupport",
+    "VolumeLimitScaling",
+    "WindowsCPUAndMemoryAffinity",
+    "WorkloadAwarePreemption",
+    "WorkloadWithJob",
+];
+
+/// Beta features that are on.
+const BETA_ON: &[&str] = &[
+    "APIResponseCompression",
+    "APIServerIdentity",
+    "AllowParsingUserUIDFromCertAuth",
+    "AtomicFIFO",
+    "AuthorizePodWebsocketUpgradeCreatePermission",
+    "CPUManagerPolicyBetaOptions",
+    "CRDObservedGenerationTracking",
+    "ClearingNominatedNodeNameAfterBinding",
+    "ClientsAllowCARotation",
+    "ClientsAllowTLSCacheGC",
+    "ComponentFlagz",
+    "ComponentStatusz",
+    "ConstrainedImpersonation",
+    "ContainerCheckpoint",
+    "ContainerRestartRules",
+    "ContextualLogging",
+    "DRAConsumableCapacity",
+    "DRADeviceBindingConditions",
+    "DRADeviceTaints",
+    "DRAExtendedResource",
+    "DRAPartitionableDevices",
+    "DRAResourceClaimDeviceStatus",
+    "DRAResourceClaimGranularStatusAuthorization",
+    "DRASchedulerFilterTimeout",
+    "DeclarativeValidationBeta",
+    "DeploymentReplicaSetTerminatingReplicas",
+    "DetectCacheInconsistency",
+    "EnvFiles",
+    "ExtendWebSocketsToKubelet",
+    "GracefulNodeShutdown",
+    "GracefulNodeShutdownBasedOnPodPriority",
+    "HPAConfigurableTolerance",
+    "HostnameOverride",
+    "InOrderInformersBatchProcess",
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "KubeletCrashLoopBackOffMax",
+    "KubeletEnsureSecretPulledImages",
+    "KubeletSeparateDiskGC",
+    "KubeletServiceAccountTokenForCredentialProviders",
+    "ListFromCacheSnapshot",
+    "LoggingBetaOptions",
+    "MatchLabelKeysInPodTopologySpread",
+    "MatchLabelKeysInPodTopologySpreadSelectorMerge",
+    "MutablePodResourcesForSuspendedJobs",
+    "MutableSchedulingDirectivesForSuspendedJobs",
+    "NodeDeclaredFeatures",
+    "NominatedNodeNameForExpectation",
+    "OpenAPIEnums",
+    "OpportunisticBatching",
+    "PLEGOnDemandRelist",
+    "PodDeletionCost",
+    "PodLevelResources",
+    "PodReadyToStartContainersCondition",
+    "PodTopologyLabelsAdmission",
+    "PortForwardWebsockets",
+    "PreventStaticPodAPIReferences",
+    "RelaxedServiceNameValidation",
+    "ReloadKubeletClientCAFile",
+    "ReloadKubeletServerCertificateFile",
+    "RemoteRequestHeaderUID",
+    "ResourceHealthStatus",
+    "ResourceHealthStatusMessage",
+    "RestartAllContainersOnContainerExits",
+    "RotateKubeletServerCertificate",
+    "SchedulerAsyncPreemption",
+    "SchedulerPopFromBackoffQ",
+    "ServiceAccountNodeAudienceRestriction",
+    "SizeBasedListCostEstimate",
+    "StaleControllerConsistencyDaemonSet",
+    "StaleControllerConsistencyJob",
+    "StaleControllerConsistencyReplicaSet",
+    "StaleControllerConsistencyStatefulSet",
+    "StatefulSetSemanticRevisionComparison",
+    "StorageVersionHash",
+    "StrictIPCIDRValidation",
+    "StructuredAuthenticationConfigurationEgressSelector",
+    "StructuredAuthenticationConfigurationJWKSMetrics",
+    "TokenRequestServiceAccountUIDValidation",
+    "TopologyManagerPolicyBetaOptions",
+    "TranslateStreamCloseWebsocketRequests",
+    "UnauthenticatedHTTP2DOSMitigation",
+    "UnknownVersionInteroperabilityProxy",
+    "UnlockWhileProcessingFIFO",
+    "WatchCacheInitializationPostStartHook",
+    "WatchList",
+    "WatchListClient",
+    "WindowsGracefulNodeShutdown",
+];
+
+/// Beta features that are off.
+const BETA_OFF: &[&str] = &[
+    "ClusterTrustBundle",
+    "ClusterTrustBundleProjection",
+    "ConcurrentWatchObjectDecode",
+    "CoordinatedLeaderElection",
+    "DRADeviceTaintRules",
+    "LocalStorageCapacityIsolationFSQuotaMonitoring",
+    "MaxUnavailableStatefulSet",
+    "PodCertificateRequest",
+    "SELinuxMount",
+    "SchedulerAsyncAPICalls",
+    "StorageVersionMigrator",
+];
+
+/// General or deprecated features that are on and can be turned off, and `KubeProxyIPVS`.
+const SINGLE_ON: &[&str] = &[
+    "AllowServiceExternalIPs",
+    "CustomCPUCFSQuotaPeriod",
+    "DRAPrioritizedList",
+    "DisableCPUQuotaWithExclusiveCPUs",
+    "InformerResourceVersion",
+    "KubeProxyIPVS",
+    "KubeletPodResourcesListUseActivePods",
+    "MutatingAdmissionPolicy",
+    "ServiceCIDRStatusFieldWiping",
+    "StorageNamespaceIndex",
+];
+
+/// Deprecated features that are off and can be turned on, and the two gates for many.
+const SINGLE_OFF: &[&str] = &[
+    "AllAlpha",
+    "AllBeta",
+    "AllowDNSOnlyNodeCSR",
+    "AllowInsecureKubeletCertificateSigningRequests",
+    "ChangeContainerStatusOnKubeletRestart",
+    "DeclarativeValidationTakeover",
+    "KMSv1",
+    "KubeletRegistrationGetOnExistsOnly",
+    "WindowsHostNetwork",
+];
+
+/// Features that cannot be turned off any more.
+const LOCKED_ON: &[&str] = &[
+    "APIServerTracing",
+    "AggregatedDiscoveryRemoveBetaType",
+    "AnonymousAuthConfigurableEndpoints",
+    "AnyVolumeDataSource",
+    "AuthorizeNodeWithSelectors",
+    "AuthorizeWithSelectors",
+    "BtreeWatchCache",
+    "CPUManagerPolicyOptions",
+    "CRDValidationRatcheting",
+    "CSIServiceAccountTokenSecrets",
+    "ConsistentListFromCache",
+    "CustomResourceFieldSelectors",
+    "DRAAdminAccess",
+    "DeclarativeValidation",
+    "DisableAllocatorDualWrite",
+    "DisableNodeKubeProxyVersion",
+    "DynamicResourceAllocation",
+    "ExecProbeTimeout",
+    "ExternalServiceAccountTokenSigner",
+    "ImageMaximumGCAge",
+    "ImageVolume",
+    "InOrderInformers",
+    "InPlacePodVerticalScaling",
+    "JobBackoffLimitPerIndex",
+    "JobManagedBy",
+    "JobPodReplacementPolicy",
+    "JobSuccessPolicy",
+    "KubeletCgroupDriverFromCRI",
+    "KubeletFineGrainedAuthz",
+    "KubeletPSI",
+    "KubeletPodResourcesDynamicResources",
+    "KubeletPodResourcesGet",
+    "KubeletTracing",
+    "LogarithmicScaleDown",
+    "MatchLabelKeysInPodAffinity",
+    "MultiCIDRServiceAllocator",
+    "MutableCSINodeAllocatableCount",
+    "NFTablesProxyMode",
+    "NodeInclusionPolicyInPodTopologySpread",
+    "NodeLogQuery",
+    "NodeSwap",
+    "OrderedNamespaceDeletion",
+    "PodLifecycleSleepAction",
+    "PodLifecycleSleepActionAllowZero",
+    "PodObservedGenerationTracking",
+    "PodSchedulingReadiness",
+    "PreferSameTrafficDistribution",
+    "ProcMountType",
+    "RecoverVolumeExpansionFailure",
+    "RecursiveReadOnlyMounts",
+    "RelaxedDNSSearchValidation",
+    "RelaxedEnvironmentVariableValidation",
+    "ResilientWatchCacheInitialization",
+    "RetryGenerateName",
+    "SELinuxChangePolicy",
+    "SELinuxMountReadWriteOncePod",
+    "SchedulerQueueingHints",
+    "SeparateTaintEvictionController",
+    "ServiceAccountTokenJTI",
+    "ServiceAccountTokenNodeBinding",
+    "ServiceAccountTokenNodeBindingValidation",
+    "ServiceAccountTokenPodNodeInfo",
+    "SidecarContainers",
+    "StreamingCollectionEncodingToJSON",
+    "StreamingCollectionEncodingToProtobuf",
+    "StructuredAuthenticationConfiguration",
+    "SupplementalGroupsPolicy",
+    "TopologyManagerPolicyOptions",
+    "UserNamespacesSupport",
+    "VolumeAttributesClass",
+    "WinDSR",
+    "WinOverlay",
+];
+
+/// Features that cannot be turned on any more.
+const LOCKED_OFF: &[&str] =
+    &["AllowOverwriteTerminationGracePeriodSeconds", "GitRepoVolumeDriver", "SeparateCacheWatchRPC"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gates(wanted: &[(&str, bool)]) -> Result<FeatureGates, Vec<String>> {
+        FeatureGates::new(&wanted.iter().map(|(name, on)| ((*name).to_owned(), *on)).collect())
+    }
+
+    #[test]
+    fn gates_are_on_or_off_as_in_kube_proxy() {
+        let default = gates(&[]).unwrap();
+        for (name, on) in [
+            ("AllowServiceExternalIPs", true),
+            ("ComponentFlagz", true),
+            ("NativeHistograms", false),
+            ("PreferSameTrafficDistribution", true),
+            ("LoggingAlphaOptions", false),
+            ("LoggingBetaOptions", true),
+            ("KubeProxyIPVS", true),
+            ("Nonsense", false),
+        ] {
+            assert_eq!(default.enabled(name), on, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_counts_more_than_the_gates_for_many() {
+        let gates = gates(&[
+            ("AllAlpha", true),
+            ("AllBeta", false),
+            ("NativeHistograms", false),
+            ("ComponentFlagz", true),
+            ("AllowServiceExternalIPs", false),
+        ])
+        .unwrap();
+        for (name, on) in [
+            ("NativeHistograms", false),
+            ("LoggingAlphaOptions", true),
+            ("ComponentFlagz", true),
+            ("ComponentStatusz", false),
+            ("AllowServiceExternalIPs", false),
+            ("MultiCIDRServiceAllocator", true),
+        ] {
+            assert_eq!(gates.enabled(name), on, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_set_is_named_each_by_itself() {
+        assert_eq!(
+            gates(&[("Nonsense", true), ("MultiCIDRServiceAllocator", false), ("GitRepoVolumeDriver", true)]),
+            Err(vec![
+                "GitRepoVolumeDriver cannot be true: it is locked to false".into(),
+                "MultiCIDRServiceAllocator cannot be false: it is locked to true".into(),
+                "there is no feature gate Nonsense".into(),
+            ])
+        );
+        assert!(gates(&[("MultiCIDRServiceAllocator", true), ("NFTablesProxyMode", true)]).is_ok());
+    }
+
+    #[test]
+    fn no_gate_is_in_two_tables() {
+        let tables = [ALPHA, BETA_ON, BETA_OFF, SINGLE_ON, SINGLE_OFF, LOCKED_ON, LOCKED_OFF];
+        let mut names = tables.concat();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}

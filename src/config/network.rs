@@ -1,0 +1,119 @@
+//! What is decided about the node's own network: node ports, masquerading, and which pods are this node's.
+
+use super::address;
+use super::kube_proxy::v1alpha1::KubeProxyConfiguration;
+use super::resolve::Checks;
+use crate::model::Family;
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// The word that stands for the node's primary addresses.
+const PRIMARY: &str = "primary";
+
+/// Which of the node's addresses have node ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodePortAddresses {
+    /// All.
+    All,
+    /// Those that the Node object (or the bind address) says first, one of each family.
+    Primary,
+    /// Those within a CIDR. A family that no CIDR is of has all.
+    Within(Vec<IpNet>),
+}
+
+/// How traffic of this node's pods is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DetectLocal {
+    /// By its source: the addresses of all pods, at most one CIDR of each family. None tells nothing.
+    ClusterCidr(Vec<IpNet>),
+    /// By its source: `spec.podCIDRs` of the Node object.
+    NodeCidr,
+    /// By the bridge it comes from.
+    BridgeInterface(String),
+    /// By what the name of the device begins with that it comes from.
+    InterfaceNamePrefix(String),
+}
+
+/// Which traffic leaves with the node's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Masquerade {
+    /// All traffic to cluster IPs.
+    pub all: bool,
+    /// The bit of the packet mark that asks for it, 0 to 31.
+    pub bit: u8,
+    /// Whether node ports answer on 127.0.0.1.
+    pub localhost_node_ports: bool,
+}
+
+impl NodePortAddresses {
+    pub(super) fn of(config: &KubeProxyConfiguration, checks: &mut Checks) -> Self {
+        let wanted = config.node_port_addresses.as_deref().unwrap_or_default();
+        if wanted.is_empty() {
+            return Self::All;
+        }
+        let words = wanted.iter().position(|word| word == PRIMARY);
+        if words.is_some() && wanted.len() == 1 {
+            return Self::Primary;
+        }
+        if let Some(index) = words {
+            checks.refuse(&format!("nodePortAddresses[{index}]"), PRIMARY, "must stand alone, without CIDRs");
+        }
+        let cidrs = wanted.iter().enumerate().filter(|(_, word)| *word != PRIMARY);
+        Self::Within(cidrs.filter_map(|(i, text)| checks.cidr(&format!("nodePortAddresses[{i}]"), text)).collect())
+    }
+}
+
+impl DetectLocal {
+    pub(super) fn of(config: &KubeProxyConfiguration, checks: &mut Checks) -> Self {
+        let local = &config.detect_local;
+        match config.detect_local_mode.as_str() {
+            "NodeCIDR" => Self::NodeCidr,
+            "BridgeInterface" => {
+                checks.not_empty("detectLocal.bridgeInterface", &local.bridge_interface);
+                Self::BridgeInterface(local.bridge_interface.clone())
+            }
+            "InterfaceNamePrefix" => {
+                checks.not_empty("detectLocal.interfaceNamePrefix", &local.interface_name_prefix);
+                Self::InterfaceNamePrefix(local.interface_name_prefix.clone())
+            }
+            mode => {
+                if mode != "ClusterCIDR" {
+                    let modes = "must be ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix";
+                    checks.refuse("detectLocalMode", mode, modes);
+                }
+                Self::ClusterCidr(cluster_cidrs(&config.cluster_cidr, checks))
+            }
+        }
+    }
+}
+
+/// One, or two of different families.
+fn cluster_cidrs(text: &str, checks: &mut Checks) -> Vec<IpNet> {
+    let parts: Vec<_> = if text.is_empty() { Vec::new() } else { text.split(',').collect() };
+    let cidrs: Vec<_> = parts.iter().filter_map(|part| checks.cidr("clusterCIDR", part)).collect();
+    let families: Vec<_> = cidrs.iter().map(|cidr| Family::of(cidr.addr())).collect();
+    if parts.len() > 2 || matches!(families[..], [one, other] if one == other) {
+        checks.refuse("clusterCIDR", text, "must be one CIDR, or two of different families with a comma");
+    }
+    cidrs
+}
+
+impl Masquerade {
+    pub(super) fn of(config: &KubeProxyConfiguration, checks: &mut Checks) -> Self {
+        // In the ipvs mode too the bit is the one of the iptables section, and it is checked in every mode.
+        let bit = config.iptables.masquerade_bit.unwrap_or_default();
+        Self {
+            all: config.masquerade_all(),
+            bit: checks.within("iptables.masqueradeBit", bit, 0..=31).unwrap_or_default(),
+            localhost_node_ports: config.iptables.localhost_node_ports.unwrap_or(true),
+        }
+    }
+}
+
+/// The primary address of the node, from a bind address.
+pub(super) fn bind_address(config: &KubeProxyConfiguration, checks: &mut Checks) -> IpAddr {
+    address::ip(&config.bind_address).unwrap_or_else(|| {
+        checks.refuse("bindAddress", &config.bind_address, "must be an IP address");
+        IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)
+    })
+}

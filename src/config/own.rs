@@ -1,0 +1,103 @@
+//! The file of ipvsd's own settings, `--ipvsd-config`: what kube-proxy's file has no field for and would refuse.
+//!
+//! ```yaml
+//! drainTimeout: 15m
+//! ```
+//!
+//! It is small and strict: an unknown key is an error, since nobody else reads it.
+
+use super::duration::GoDuration;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
+
+/// How long a departing destination may keep its connections, if nobody says.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// ipvsd's own settings. A field that is not there has its default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct OwnSettings {
+    /// How long a departing destination may keep its connections; 0 cuts them. [`DRAIN_TIMEOUT`].
+    pub drain_timeout: Option<GoDuration>,
+}
+
+/// Why a file has no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnError {
+    /// It cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not as it must be.
+    #[error("{} has no settings of ipvsd: {message}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        message: String,
+    },
+}
+
+/// Reads a file of settings.
+///
+/// # Errors
+/// See [`OwnError`].
+pub fn load(path: &Path) -> Result<OwnSettings, OwnError> {
+    let unreadable = |source| OwnError::Unreadable { path: path.to_owned(), source };
+    let text = String::from_utf8_lossy(&fs::read(path).map_err(unreadable)?).into_owned();
+    parse(&text).map_err(|message| OwnError::Malformed { path: path.to_owned(), message })
+}
+
+/// Reads the text of settings; an empty one has none.
+///
+/// # Errors
+/// Says what is wrong, and where.
+pub fn parse(text: &str) -> Result<OwnSettings, String> {
+    let read: Option<OwnSettings> =
+        serde_saphyr::from_str(text).map_err(|error| error.without_snippet().to_string())?;
+    let settings = read.unwrap_or_default();
+    match settings.drain_timeout {
+        Some(timeout) if timeout.to_std().is_none() => Err(format!("drainTimeout: {timeout} must not be less than 0")),
+        _ => Ok(settings),
+    }
+}
+
+impl OwnSettings {
+    /// The drain timeout that is in effect.
+    pub fn drain_timeout(&self) -> Duration {
+        self.drain_timeout.and_then(GoDuration::to_std).unwrap_or(DRAIN_TIMEOUT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read() {
+        for (text, seconds) in [("", 900), ("# none\n", 900), ("{}", 900), ("drainTimeout: 1m30s\n", 90)] {
+            assert_eq!(parse(text).unwrap().drain_timeout(), Duration::from_secs(seconds), "{text:?}");
+        }
+        assert_eq!(parse("drainTimeout: \"0\"").unwrap().drain_timeout(), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, message) in [
+            ("drainTimout: 1m", "drainTimout"),
+            ("drainTimeout: 1", "\"1\" is not a duration"),
+            ("drainTimeout: -1s", "must not be less than 0"),
+            ("drainTimeout: 1m\ndrainTimeout: 2m", "drainTimeout"),
+            ("- 1", "line 1"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(message), "{error}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! From what file and flags came to, to checked values. All that is wrong is told at once, each by its field.
+
+mod checks;
+mod unused;
+
+use super::address;
+use super::duration::GoDuration;
+use super::kube_proxy::gates::FeatureGates;
+use super::kube_proxy::v1alpha1::{ConntrackConfiguration, KubeProxyConfiguration};
+use super::logging::Logging;
+use super::network::{self, DetectLocal, Masquerade, NodePortAddresses};
+use super::{Cluster, Config, Input, Servers};
+use crate::desired::Settings;
+use crate::kernel::node_setup::{Conntrack, IpvsTimeouts, NodeSetup};
+use crate::model::SchedulerName;
+use crate::reconcile::pace::Intervals;
+use crate::reconcile::{Options, Takeover};
+use crate::state::Scheduling;
+use checks::InvalidField as Invalid;
+pub use checks::{Checks, InvalidField};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What file and flags came to.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// kube-proxy's fields, with its defaults.
+    pub effective: KubeProxyConfiguration,
+    /// The file that was read with `--config`.
+    pub file: Option<PathBuf>,
+    /// The directory that takes the API server's place.
+    pub manifests: Option<PathBuf>,
+    /// The API server's address; empty is none.
+    pub master: String,
+    /// How long a departing destination may keep its connections.
+    pub drain_timeout: Duration,
+    /// What the operator should know already.
+    pub notices: Vec<String>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// Fields have values that they cannot have.
+    #[error("{}", list(.0))]
+    Invalid(Vec<Invalid>),
+    /// The configuration is good, and for another program.
+    #[error(
+        "mode: nftables is not a mode of ipvsd, which programs IPVS: write `mode: ipvs`, or run kube-proxy on this node"
+    )]
+    Nftables,
+}
+
+fn list(invalid: &[Invalid]) -> String {
+    invalid.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Checks everything.
+///
+/// # Errors
+/// All that is wrong, or that the mode is none of ipvsd.
+pub fn resolve(request: Request) -> Result<Config, ResolveError> {
+    let mut checks = Checks { notices: request.notices.clone(), ..Checks::default() };
+    let config = check(request, &mut checks);
+    if !checks.invalid.is_empty() {
+        return Err(ResolveError::Invalid(checks.invalid));
+    }
+    if config.effective.mode == "nftables" {
+        return Err(ResolveError::Nftables);
+    }
+    Ok(Config { notices: checks.notices, ..config })
+}
+
+/// The configuration, with anything in the place of what is refused.
+fn check(request: Request, checks: &mut Checks) -> Config {
+    let mut effective = request.effective.clone();
+    mode(&effective, checks);
+    unused::note(&effective, checks);
+    effective.forget_other_modes();
+    let feature_gates = gates(&effective, checks);
+    Config {
+        settings: Settings { scheduling: scheduling(&effective, checks), ..Settings::default() },
+        options: Options {
+            intervals: intervals(&effective, checks),
+            drain_timeout: request.drain_timeout,
+            takeover: takeover(&effective, checks),
+        },
+        node_name: node_name(&effective, checks),
+        bind_address: network::bind_address(&effective, checks),
+        servers: servers(&effective, checks),
+        node_ports: NodePortAddresses::of(&effective, checks),
+        detect_local: DetectLocal::of(&effective, checks),
+        masquerade: Masquerade::of(&effective, checks),
+        node: node(&effective, checks),
+        logging: Logging::of(&effective.logging, &feature_gates, checks),
+        input: input(&request, &effective, checks),
+        feature_gates,
+        file: request.file,
+        notices: Vec::new(),
+        effective,
+    }
+}
+
+fn mode(config: &KubeProxyConfiguration, checks: &mut Checks) {
+    match config.mode.as_str() {
+        "ipvs" | "nftables" => {}
+        "iptables" => checks.note(
+            "mode: iptables is served with IPVS, at the pace that the iptables section says; write `mode: ipvs` for the \
+             ipvs section to count"
+                .into(),
+        ),
+        other => checks.refuse("mode", other, "must be iptables, ipvs, nftables or nothing"),
+    }
+}
+
+fn gates(config: &KubeProxyConfiguration, checks: &mut Checks) -> FeatureGates {
+    FeatureGates::new(&config.feature_gates).unwrap_or_else(|objections| {
+        for objection in objections {
+            let names: Vec<_> = config.feature_gates.iter().map(|(name, on)| format!("{name}={on}")).collect();
+            checks.refuse("featureGates", names.join(","), format!("cannot be: {objection}"));
+        }
+        FeatureGates::default()
+    })
+}
+
+/// As in kube-proxy the empty name is round robin, and the ipvs section counts in its own mode only.
+fn scheduling(config: &KubeProxyConfiguration, checks: &mut Checks) -> Scheduling {
+    let name = config.ipvs.in_effect(&config.mode).scheduler;
+    let scheduler = match name.parse() {
+        _ if name.is_empty() => SchedulerName::RR,
+        Ok(scheduler) => scheduler,
+        Err(_) => {
+            let message = "is not a scheduler name: 1 to 15 characters of a-z, 0-9, _ and - are";
+            checks.refuse("ipvs.scheduler", format_args!("{name:?}"), message);
+            SchedulerName::RR
+        }
+    };
+    Scheduling::with_usual_flags(scheduler)
+}
+
+fn intervals(config: &KubeProxyConfiguration, checks: &mut Checks) -> Intervals {
+    let periods = config.periods();
+    let [sync, min_sync] = ["syncPeriod", "minSyncPeriod"].map(|field| format!("{}.{field}", config.section()));
+    if periods.min_sync > periods.sync {
+        checks.refuse(&min_sync, periods.min_sync, format!("must not be longer than {sync}, {}", periods.sync));
+    }
+    Intervals {
+        resync: checks.positive(&sync, periods.sync),
+        rest: checks.not_negative(&min_sync, periods.min_sync),
+        ..Intervals::default()
+    }
+}
+
+/// What kube-proxy left on the node is taken over, but for what it was told to leave alone itself.
+fn takeover(config: &KubeProxyConfiguration, checks: &mut Checks) -> Takeover {
+    let excluded = config.ipvs.in_effect(&config.mode).exclude_cidrs;
+    let excluded = excluded.iter().flatten().enumerate();
+    Takeover::AllBut(excluded.filter_map(|(i, text)| checks.cidr(&format!("ipvs.excludeCIDRs[{i}]"), text)).collect())
+}
+
+fn node_name(config: &KubeProxyConfiguration, checks: &mut Checks) -> Option<String> {
+    let name = config.hostname_override.trim();
+    if name.is_empty() && !config.hostname_override.is_empty() {
+        checks.refuse("hostnameOverride", format_args!("{:?}", config.hostname_override), "must not be blank");
+    }
+    (!name.is_empty()).then(|| name.to_lowercase())
+}
+
+fn servers(config: &KubeProxyConfiguration, checks: &mut Checks) -> Servers {
+    let version = &config.show_hidden_metrics_for_version;
+    if !version.is_empty() && !is_version(version) {
+        checks.refuse("showHiddenMetricsForVersion", version, "must be MAJOR.MINOR");
+    }
+    Servers {
+        healthz: socket("healthzBindAddress", &config.healthz_bind_address, checks),
+        metrics: socket("metricsBindAddress", &config.metrics_bind_address, checks),
+        hard_fail: config.bind_address_hard_fail,
+        profiling: config.enable_profiling,
+    }
+}
+
+fn is_version(text: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    text.split_once('.').is_some_and(|(major, minor)| is_number(major) && is_number(minor))
+}
+
+/// Only flags can leave it empty, which is nowhere.
+fn socket(field: &str, text: &str, checks: &mut Checks) -> Option<SocketAddr> {
+    if text.is_empty() {
+        return None;
+    }
+    address::socket(text).map_err(|message| checks.refuse(field, text, message)).ok()
+}
+
+fn node(config: &KubeProxyConfiguration, checks: &mut Checks) -> NodeSetup {
+    let section = config.ipvs.in_effect(&config.mode);
+    NodeSetup {
+        strict_arp: section.strict_arp,
+        ipvs_timeouts: IpvsTimeouts {
+            tcp: checks.timeout("ipvs.tcpTimeout", section.tcp_timeout),
+            tcp_fin: checks.timeout("ipvs.tcpFinTimeout", section.tcp_fin_timeout),
+            udp: checks.timeout("ipvs.udpTimeout", section.udp_timeout),
+        },
+        conntrack: conntrack(&config.conntrack, checks),
+        oom_score_adj: config.oom_score_adj.and_then(|score| checks.within("oomScoreAdj", score, -1000..=1000)),
+    }
+}
+
+fn conntrack(section: &ConntrackConfiguration, checks: &mut Checks) -> Conntrack {
+    let mut count = |field, value: Option<i32>| checks.within(field, value.unwrap_or(0), 0..=i32::MAX).unwrap_or(0);
+    let (per_core, min) = (count("conntrack.maxPerCore", section.max_per_core), count("conntrack.min", section.min));
+    let mut timeout = |field, value: Option<GoDuration>| checks.timeout(field, value.unwrap_or_default());
+    Conntrack {
+        max_per_core: Some(per_core).filter(|per_core| *per_core > 0),
+        min,
+        tcp_established: timeout("conntrack.tcpEstablishedTimeout", section.tcp_established_timeout),
+        tcp_close_wait: timeout("conntrack.tcpCloseWaitTimeout", section.tcp_close_wait_timeout),
+        udp: timeout("conntrack.udpTimeout", Some(section.udp_timeout)),
+        udp_stream: timeout("conntrack.udpStreamTimeout", Some(section.udp_stream_timeout)),
+        tcp_be_liberal: section.tcp_be_liberal,
+    }
+}
+
+fn input(request: &Request, config: &KubeProxyConfiguration, checks: &mut Checks) -> Input {
+    let connection = &config.client_connection;
+    let burst = checks.within("clientConnection.burst", connection.burst, 0..=i32::MAX);
+    let resync = checks.positive("configSyncPeriod", config.config_sync_period);
+    if let Some(directory) = &request.manifests {
+        return Input::Manifests(directory.clone());
+    }
+    Input::Cluster(Cluster {
+        kubeconfig: given(&connection.kubeconfig).map(PathBuf::from),
+        master: given(&request.master),
+        qps: Some(connection.qps).filter(|qps| *qps > 0.0),
+        burst: burst.unwrap_or_default(),
+        accept_content_types: given(&connection.accept_content_types),
+        content_type: connection.content_type.clone(),
+        resync,
+    })
+}
+
+fn given(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests;
