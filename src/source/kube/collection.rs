@@ -106,8 +106,13 @@ impl Collection {
         }
     }
 
-    /// An object is gone.
+    /// An object is gone. While a list is in the making it is gone from that: a list that is sent as a stream may tell
+    /// of changes before its end.
     pub(super) fn remove(&mut self, name: ObjectName) -> Option<Change> {
+        if let Some(listing) = &mut self.listing {
+            listing.remove(&name);
+            return None;
+        }
         match &mut self.known {
             Known::Nothing => None,
             Known::Held(listing) => {

@@ -47,14 +47,18 @@ impl Failure {
         Self::Refused { code, message, retry_after }
     }
 
-    /// Whether the place where reading stopped is no longer known to the server: 410, or one that it does not know yet
-    /// (another server behind the same address, or a cluster that was restored). Then everything is listed again.
-    pub(super) fn has_lost_the_place(&self) -> bool {
+    /// Whether the place where reading stopped is no longer known to the server, as happens after a while without a
+    /// connection: 410; or not known yet, where one of several servers is behind.
+    pub(super) fn has_expired(&self) -> bool {
         match self {
             Self::Refused { code, message, .. } => *code == 410 || message.contains("Too large resource version"),
-            Self::Garbled(_) => true,
             _ => false,
         }
+    }
+
+    /// Whether everything must be listed again, because what was read so far may have a gap.
+    pub(super) fn needs_a_list(&self) -> bool {
+        self.has_expired() || matches!(self, Self::Garbled(_))
     }
 
     /// Whether the server does not send lists as streams: it says so where they are switched off (`WatchList` is off by
@@ -70,5 +74,44 @@ impl Failure {
 
     pub(super) fn retry_after(&self) -> Option<Duration> {
         if let Self::Refused { retry_after, .. } = self { *retry_after } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_one_short_line() {
+        let failure = Failure::refused(502, &format!("<html>\n<h1>Bad</h1>\u{1b}[2K{}", "x".repeat(1000)), None);
+        let line = failure.to_string();
+        assert!(line.starts_with("the API server answers 502: <html> <h1>Bad</h1> [2Kxxx"), "{line}");
+        assert!(line.len() < 350 && !line.contains(char::is_control));
+    }
+
+    #[test]
+    fn failures_are_told_apart_by_what_they_ask_for() {
+        let refused = |code, message| Failure::refused(code, message, None);
+        let garbled = || Failure::from(serde_json::from_str::<u8>("x").unwrap_err());
+        for (failure, expired, list, streams, credentials) in [
+            (refused(410, "too old resource version"), true, true, false, false),
+            (refused(504, "Timeout: Too large resource version: 9, current: 7"), true, true, false, false),
+            (refused(422, "sendInitialEvents: Forbidden"), false, false, true, false),
+            (refused(401, "Unauthorized"), false, false, false, true),
+            (refused(403, "forbidden"), false, false, false, false),
+            (refused(500, ""), false, false, false, false),
+            (garbled(), false, true, false, false),
+            (Failure::Endless, false, false, true, false),
+            (Failure::Broken(None), false, false, false, false),
+            (Failure::Unreachable("refused".into()), false, false, false, true),
+        ] {
+            let found = (
+                failure.has_expired(),
+                failure.needs_a_list(),
+                failure.refuses_streams(),
+                failure.asks_for_new_credentials(),
+            );
+            assert_eq!(found, (expired, list, streams, credentials), "{failure}");
+        }
     }
 }

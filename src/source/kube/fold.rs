@@ -7,10 +7,11 @@
 
 use super::collection::{Collection, Words};
 use super::kind::Kind;
-use super::object::{Content, Object};
+use super::object::Object;
+use super::this_node::ThisNode;
 use super::triggers::Triggers;
 use super::{News, Notice};
-use crate::state::{Change, NodeObject, Origin, Problem};
+use crate::state::{Change, Problem};
 use std::mem;
 use std::time::{Instant, SystemTime};
 
@@ -34,7 +35,7 @@ pub(super) enum Event {
 pub(super) struct Fold {
     services: Collection,
     slices: Collection,
-    node: Node,
+    node: ThisNode,
     triggers: Triggers,
     /// Whether the first batch may come out, or is out.
     is_open: bool,
@@ -47,26 +48,13 @@ pub(super) struct Fold {
     received: Option<Instant>,
 }
 
-/// The Node of this machine.
-#[derive(Debug, Default)]
-struct Node {
-    known: Option<NodeObject>,
-    problem: Option<Problem>,
-    /// Whether [`Node::problem`] is another than was told.
-    has_changed: bool,
-    /// Whether it is there, as far as the events so far tell.
-    is_there: bool,
-    /// Whether nobody waits for it any longer.
-    is_waived: bool,
-}
-
 impl Fold {
     /// `started` is when this process began.
     pub(super) fn new(started: SystemTime) -> Self {
         Self {
             services: Collection::new(Words { gone: Change::ServiceGone, only: Change::OnlyServices }),
             slices: Collection::new(Words { gone: Change::EndpointSliceGone, only: Change::OnlyEndpointSlices }),
-            node: Node::default(),
+            node: ThisNode::default(),
             triggers: Triggers::new(started),
             is_open: false,
             is_in_doubt: false,
@@ -98,7 +86,7 @@ impl Fold {
     /// Goes on without the Node, which did not come up to `now`.
     pub(super) fn waive_node(&mut self, now: Instant) {
         if !self.node.is_known_enough() {
-            self.node.is_waived = true;
+            self.node.waive();
             self.notices.push(Notice::NodeUnknown);
             self.open(now);
         }
@@ -128,7 +116,7 @@ impl Fold {
         if self.waits_for_node() && self.node.is_known_enough() {
             self.is_open = true;
             self.received = Some(now);
-            self.changes.splice(0..0, self.node.known.clone().map(Change::NodeObject));
+            self.changes.extend(self.node.known().cloned().map(Change::NodeObject));
             self.changes.extend(self.services.pass_on());
             self.changes.extend(self.slices.pass_on());
         }
@@ -136,51 +124,17 @@ impl Fold {
 
     /// All problems, if they may be others than before.
     fn changed_problems(&mut self) -> Option<Vec<Problem>> {
-        let has_changed =
-            [self.services.take_changed(), self.slices.take_changed(), mem::take(&mut self.node.has_changed)];
-        let all = || self.services.problems().chain(self.slices.problems()).chain(&self.node.problem).cloned();
+        let has_changed = [self.services.take_changed(), self.slices.take_changed(), self.node.take_changed()];
+        let all = || self.services.problems().chain(self.slices.problems()).chain(self.node.problem()).cloned();
         has_changed.contains(&true).then(|| all().collect())
     }
 
     fn take_node(&mut self, event: Event) {
-        match event {
-            Event::ListBegins => self.node.is_there = false,
-            Event::Listed(object) | Event::Changed(object) => self.put_node(object.content),
-            Event::ListEnds if self.node.is_there || self.node.known.is_none() => {}
-            Event::ListEnds | Event::Gone(_) => {
-                self.node.is_there = false;
-                self.notices.push(Notice::NodeGone);
-            }
+        let (news, notice) = self.node.take(event);
+        self.notices.extend(notice);
+        if self.is_open {
+            self.changes.extend(news.map(Change::NodeObject));
         }
-    }
-
-    /// What the cluster says of the node; it stays in force when the Node is gone or bad.
-    fn put_node(&mut self, content: Content) {
-        self.node.is_there = true;
-        match content {
-            Content::Node(node) => {
-                self.node.has_changed |= self.node.problem.take().is_some();
-                if self.node.known.as_ref() != Some(&node) {
-                    self.node.known = Some(node.clone());
-                    if self.is_open {
-                        self.changes.push(Change::NodeObject(node));
-                    }
-                }
-            }
-            Content::Bad(problem) => {
-                let message = format!("of this node's Node object: {}", problem.message);
-                self.node.problem = Some(Problem { origin: Origin::Api, message, ..problem });
-                self.node.has_changed = true;
-            }
-            _ => {}
-        }
-    }
-}
-
-impl Node {
-    /// A Node without addresses has just been made; they come with the kubelet's first report.
-    fn is_known_enough(&self) -> bool {
-        self.is_waived || self.known.as_ref().is_some_and(|node| !node.addresses.is_empty())
     }
 }
 
@@ -196,3 +150,6 @@ fn fold_in(collection: &mut Collection, event: Event) -> Vec<Change> {
     }
     Vec::new()
 }
+
+#[cfg(test)]
+mod tests;

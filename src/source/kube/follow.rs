@@ -136,9 +136,12 @@ impl Follower {
         if failure.asks_for_new_credentials() {
             self.client = None;
         }
-        let is_lost = failure.has_lost_the_place() && self.place.take().is_some();
+        let is_usual = has_worked || self.place.is_some() && failure.has_expired();
+        if failure.needs_a_list() {
+            self.place = None;
+        }
         let retry_after = failure.retry_after();
-        if !is_lost && !has_worked {
+        if !is_usual {
             self.is_in_trouble = true;
             self.tell(Heard::Failed(failure)).await;
         }
@@ -240,7 +243,7 @@ impl Follower {
         let event = match &*line.kind {
             "ADDED" | "MODIFIED" if is_list => Event::Listed(object(self.kind)),
             "ADDED" | "MODIFIED" => Event::Changed(object(self.kind)),
-            "DELETED" if !is_list => Event::Gone(object(self.kind)),
+            "DELETED" => Event::Gone(object(self.kind)),
             "BOOKMARK" if is_list => return self.bookmark(line.object).await,
             "BOOKMARK" => return self.advance(line.object),
             "ERROR" => return Err(error(line.object)),

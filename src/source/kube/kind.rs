@@ -25,6 +25,15 @@ impl Kind {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Services, Self::EndpointSlices, Self::Node];
 
+    /// How people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Services => "the cluster's Services",
+            Self::EndpointSlices => "the cluster's EndpointSlices",
+            Self::Node => "this node's Node object",
+        }
+    }
+
     /// The path of the collection.
     pub(super) fn path(self) -> &'static str {
         match self {
@@ -54,10 +63,6 @@ impl Kind {
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Services => "the cluster's Services",
-            Self::EndpointSlices => "the cluster's EndpointSlices",
-            Self::Node => "this node's Node object",
-        })
+        f.write_str(self.name())
     }
 }

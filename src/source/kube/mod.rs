@@ -7,7 +7,7 @@
 //! | `follow` | one kind: list, watch, begin anew |
 //! | `exchange`, `lines`, `wire` | requests and answers: bytes, lines, JSON around the objects |
 //! | `object`, `node` | one object's JSON into what is kept of it |
-//! | `fold`, `collection`, `triggers` | events into changes of the State (pure) |
+//! | `fold`, `collection`, `this_node`, `triggers` | events into changes of the State (pure) |
 //! | `events` | writes Events about this node and its Services |
 //! | `observe` | counts requests |
 //!
@@ -26,6 +26,7 @@ mod lines;
 mod node;
 mod object;
 mod observe;
+mod this_node;
 mod token;
 mod triggers;
 mod wire;

@@ -100,3 +100,90 @@ fn reference(kind: Kind, name: ObjectName) -> Option<ObjectRef> {
         Kind::Node => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::time::Duration;
+
+    fn read(kind: Kind, json: &serde_json::Value) -> Object {
+        Object::read(kind, &serde_json::value::to_raw_value(json).unwrap())
+    }
+
+    fn problem(kind: Kind, json: &serde_json::Value) -> String {
+        match read(kind, json).content {
+            Content::Bad(problem) => problem.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_object_has_its_name_version_and_trigger() {
+        let object = read(
+            Kind::EndpointSlices,
+            &json!({
+                "metadata": {
+                    "namespace": "shop",
+                    "name": "web-1",
+                    "resourceVersion": "42",
+                    "labels": {"kubernetes.io/service-name": "web"},
+                    "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": "1970-01-01T00:00:01.5Z"},
+                    "managedFields": [{"fieldsV1": {"f:endpoints": {}}}],
+                },
+                "addressType": "IPv4",
+                "endpoints": [{"addresses": ["10.1.0.1"]}],
+                "ports": [{"name": "", "port": 80}],
+            }),
+        );
+        assert_eq!((object.name, object.version), (Some(ObjectName::new("shop", "web-1")), 42));
+        assert_eq!(object.trigger, Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1500)));
+        let Content::EndpointSlice(slice) = object.content else { panic!("{:?}", object.content) };
+        assert_eq!((slice.service.to_string(), slice.endpoints.len()), ("shop/web".to_owned(), 1));
+    }
+
+    #[test]
+    fn what_is_not_to_be_proxied_is_not_ours() {
+        let external_name = json!({"metadata": {"name": "a"}, "spec": {"type": "ExternalName"}});
+        assert_eq!(read(Kind::Services, &external_name).content, Content::NotOurs);
+        let names = json!({"metadata": {"name": "a"}, "addressType": "FQDN"});
+        assert_eq!(read(Kind::EndpointSlices, &names).content, Content::NotOurs);
+    }
+
+    #[test]
+    fn a_wrong_type_is_a_problem_of_the_object_and_names_the_field() {
+        let service = |spec| json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": spec});
+        for (json, message) in [
+            (
+                service(json!({"ports": [{"port": 80}, {"port": {}}]})),
+                "the API: Service shop/web: spec.ports[1].port: invalid type: map, expected a JSON number",
+            ),
+            (
+                service(json!("none")),
+                "the API: Service shop/web: spec: invalid type: string \"none\", expected a mapping",
+            ),
+            (
+                json!({"metadata": {"name": "web", "namespace": "shop", "labels": 3}}),
+                "the API: Service shop/web: metadata.labels: invalid type: integer `3`, expected a map",
+            ),
+            (
+                json!({"metadata": {"name": ["web"]}}),
+                "the API: metadata.name: invalid type: sequence, expected a string",
+            ),
+            (json!({"metadata": 1}), "the API: metadata: invalid type: integer `1`, expected a mapping"),
+            (json!("nothing"), "the API: invalid type: string \"nothing\", expected a mapping"),
+        ] {
+            let found = problem(Kind::Services, &json);
+            assert!(found.starts_with(message), "{found}\n{message}");
+        }
+    }
+
+    #[test]
+    fn what_is_of_the_right_type_and_cannot_be_is_a_problem_too() {
+        let spec = json!({"clusterIP": "10.0.0.1", "ports": [{"port": 70000}]});
+        assert_eq!(
+            problem(Kind::Services, &json!({"metadata": {"name": "web"}, "spec": spec})),
+            "the API: Service default/web: spec.ports[0].port: 70000 is not a port: 1 to 65535 are"
+        );
+    }
+}

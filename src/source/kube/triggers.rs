@@ -9,33 +9,36 @@ use std::time::SystemTime;
 pub(super) struct Triggers {
     /// When this process began: it cannot be blamed for what it was not there for.
     started: SystemTime,
-    /// The newest version of any slice so far.
+    /// The newest version of any slice that was told or was in a complete list. A list that has it again brings no
+    /// news.
     newest: u64,
-    /// The newest version when the last list was complete. A list that has it again brings no news of it.
-    floor: u64,
-    /// Those of a list that is not complete.
+    /// The times of a list that is not complete, and its newest version.
     listed: Vec<SystemTime>,
+    newest_listed: u64,
+    /// Times to be told.
     ready: Vec<SystemTime>,
 }
 
 impl Triggers {
     pub(super) fn new(started: SystemTime) -> Self {
-        Self { started, newest: 0, floor: 0, listed: Vec::new(), ready: Vec::new() }
+        Self { started, newest: 0, listed: Vec::new(), newest_listed: 0, ready: Vec::new() }
     }
 
     pub(super) fn note(&mut self, event: &Event) {
         match event {
             Event::ListBegins => self.listed.clear(),
-            Event::Listed(object) | Event::Changed(object) => {
-                let is_new = object.version > self.floor;
-                self.newest = self.newest.max(object.version);
-                let trigger = object.trigger.filter(|trigger| is_new && *trigger > self.started);
-                let to = if matches!(event, Event::Listed(_)) { &mut self.listed } else { &mut self.ready };
-                to.extend(trigger);
+            Event::Listed(object) => {
+                self.newest_listed = self.newest_listed.max(object.version);
+                let is_new = object.version > self.newest;
+                self.listed.extend(object.trigger.filter(|trigger| is_new && *trigger > self.started));
             }
             Event::ListEnds => {
-                self.floor = self.newest;
+                self.newest = self.newest.max(self.newest_listed);
                 self.ready.append(&mut self.listed);
+            }
+            Event::Changed(object) => {
+                self.newest = self.newest.max(object.version);
+                self.ready.extend(object.trigger.filter(|trigger| *trigger > self.started));
             }
             Event::Gone(_) => {}
         }

@@ -97,3 +97,49 @@ fn text(json: Option<&RawValue>) -> Option<Cow<'_, str>> {
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Borrowed<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_whatever_comes_first() {
+        for line in [
+            r#"{"type":"ADDED","object":{"metadata":{"resourceVersion":"7"}}}"#,
+            r#"{"object":{"metadata":{"resourceVersion":"7"}},"type":"ADDED"}"#,
+            r#"{"object":{"metadata":{"resourceVersion":"7"}},"other":[1],"type":"ADD\u0045D"}"#,
+        ] {
+            let line: Line<'_> = serde_json::from_str(line).unwrap();
+            assert_eq!(line.kind, "ADDED");
+            assert_eq!(Identity::of(line.object).version().as_deref(), Some("7"));
+        }
+    }
+
+    #[test]
+    fn a_page_may_be_empty_in_every_way_but_needs_its_version() {
+        for (text, items) in [
+            (r#"{"metadata":{"resourceVersion":"7"},"items":[{},7]}"#, 2),
+            (r#"{"metadata":{"resourceVersion":"7","continue":""},"items":[]}"#, 0),
+            (r#"{"metadata":{"resourceVersion":"7"},"items":null}"#, 0),
+            (r#"{"metadata":{"resourceVersion":"7"}}"#, 0),
+        ] {
+            let page: Page<'_> = serde_json::from_str(text).unwrap();
+            assert_eq!((page.items.unwrap_or_default().len(), &*page.metadata.next), (items, ""));
+        }
+        for text in ["{}", r#"{"metadata":{}}"#, r#"{"metadata":{"resourceVersion":"7"},"items":{}}"#, "[", ""] {
+            assert!(serde_json::from_str::<Page<'_>>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_of_an_identity_costs_nothing_else_of_it() {
+        let json = r#"{"metadata":{"name":"web","namespace":[],"resourceVersion":7,"annotations":{"a":1,"b":"two"}}}"#;
+        let json: &RawValue = serde_json::from_str(json).unwrap();
+        let identity = Identity::of(json);
+        assert_eq!(identity.name().as_deref(), Some("web"));
+        assert_eq!((identity.namespace(), identity.version()), (None, None));
+        assert_eq!((identity.annotation("a"), identity.annotation("b")), (None, Some("two".to_owned())));
+        let nothing: &RawValue = serde_json::from_str("[]").unwrap();
+        assert_eq!(Identity::of(nothing).name(), None);
+    }
+}
