@@ -1,6 +1,6 @@
 //! Who we are to the server, and what we ask of it.
 
-use crate::api_server::{ApiServer, Credentials, Kick, TOKEN};
+use crate::api_server::{ApiServer, Credentials, Kick, Streams, TOKEN};
 use crate::follower::{Follower, settings};
 use crate::objects::{node, service, with};
 use ipvsd::source::kube::{Access, AccessError, Exchange, Kind, RequestObserver, Settings};
@@ -90,12 +90,10 @@ fn what_is_asked_for_is_within_the_rights_of_kube_proxy() {
     let server = cluster();
     let follower = Follower::of(&server);
     follower.until_equal_to(&server);
-    server.set_streams(crate::api_server::Streams::Refused);
-    server.compact();
-    server.kick(Kick::Cut);
-    server.put(service("more", 2));
-    follower.until_equal_to(&server);
-    follower.until("all is watched again", |_| server.kinds_of_requests().len() == 6 && server.watches() == 3);
+    server.wait_for_watches(3);
+    server.set_streams(Streams::Refused);
+    server.kick(Kick::Error(410));
+    follower.until("everything was listed again", |_| server.kinds_of_requests().len() == 6);
     assert_eq!(
         server.kinds_of_requests().into_iter().collect::<Vec<_>>(),
         [

@@ -172,6 +172,7 @@ fn a_server_that_asks_for_time_gets_it() {
     let (server, follower) = known_cluster(Streams::Sent);
     server.fault(Fault::once(Answer::Status(429, Some(1))).resource("services"));
     server.kick(Kick::Cut);
+    follower.until("the fault was met", |_| server.is_healed());
     let begun = std::time::Instant::now();
     recovers(&server, &follower, 0, "429");
     assert!(begun.elapsed() >= Duration::from_millis(900), "asked again after {:?}", begun.elapsed());

@@ -1,4 +1,5 @@
-//! The source for Kubernetes against an API server: `tests/support/api_server`, and the real one where there is one.
+//! The source for Kubernetes against an API server that fails on demand (`tests/support/api_server`). `tests/cluster`
+//! has what the real one says to it.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,11 +12,14 @@
 #[path = "../support/api_server/mod.rs"]
 mod api_server;
 
+#[path = "../support/follower.rs"]
+mod follower;
+#[path = "../support/objects.rs"]
+mod objects;
+
 mod access;
 mod bad_objects;
 mod events;
 mod faults;
-mod follower;
-mod objects;
 mod start;
 mod streams;

@@ -3,7 +3,7 @@
 //!
 //! What it does not do: validation, defaults, admission, RBAC (it records what was asked instead).
 
-#![allow(dead_code, reason = "each program that includes this uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each program that includes this uses a part of it")]
 
 mod fault;
 mod kubeconfig;
@@ -15,8 +15,9 @@ mod tls;
 mod watch;
 
 pub use fault::{Answer, Fault, Kick};
-pub use kubeconfig::Credentials;
+pub use kubeconfig::{Credentials, write_kubeconfig};
 pub use record::{Record, Verb};
+pub use tls::Certificates;
 
 use serde_json::Value;
 use std::collections::{BTreeSet, HashSet};
@@ -25,7 +26,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use store::Store;
-use tls::Certificates;
 use tokio::sync::{broadcast, watch as latest};
 
 /// The token that is good from the start.

@@ -27,8 +27,10 @@ pub async fn run(shared: &Shared, record: &Record, kind: Kind, writer: Writer) {
             return;
         }
         let going = tokio::select! {
-            _ = changed.changed() => Ok(()),
+            // What a test does to the watch comes before what it does to the objects after that.
+            biased;
             kick = kicks.recv() => watch.kick(kick).await,
+            _ = changed.changed() => Ok(()),
             () = watch.writer.closed() => Err(Ended),
             () = sleep_until(end) => {
                 _ = watch.bookmark(false).await;

@@ -1,4 +1,6 @@
-//! The real client at work: it follows a server on a thread of its own, and everything it says is folded into a State.
+//! The client at work: it follows a server on a thread of its own, and everything it says is folded into a State.
+
+#![allow(dead_code, reason = "each program that includes this uses a part of it")]
 
 use crate::api_server::ApiServer;
 use crate::objects::NODE;
@@ -13,6 +15,18 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
+
+/// What a client should come to know.
+pub trait Truth {
+    /// The objects of a kind, as the API server has them.
+    fn objects(&self, kind: &str) -> Vec<Value>;
+}
+
+impl Truth for ApiServer {
+    fn objects(&self, kind: &str) -> Vec<Value> {
+        self.objects(kind)
+    }
+}
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -118,7 +132,7 @@ impl Follower {
     }
 
     /// Waits until the State has what the server has.
-    pub fn until_equal_to(&self, server: &ApiServer) {
+    pub fn until_equal_to(&self, server: &impl Truth) {
         self.until("the State equals the truth", |seen| !seen.news.is_empty() && seen.equals(server));
     }
 }
@@ -170,7 +184,7 @@ impl Seen {
     }
 
     /// Whether the State has the good objects of the server that are ipvsd's, as they are, and no others.
-    pub fn equals(&self, server: &ApiServer) -> bool {
+    pub fn equals(&self, server: &impl Truth) -> bool {
         let (services, slices) = (services(server), slices(server));
         let names: BTreeSet<_> = services.iter().map(|service| service.name.clone()).collect();
         let slice_names: BTreeSet<_> = slices.iter().map(|slice| slice.name.clone()).collect();
@@ -207,14 +221,14 @@ impl Seen {
     }
 }
 
-fn services(server: &ApiServer) -> Vec<Service> {
+fn services(server: &impl Truth) -> Vec<Service> {
     let proxied = |object: &Value| object["spec"]["clusterIP"] != "None";
     let objects = server.objects("Service").into_iter().filter(proxied);
     let read = |object| convert::service(&serde_json::from_value(object).unwrap(), &Origin::Api, Rules::Api).unwrap();
     objects.filter_map(read).collect()
 }
 
-fn slices(server: &ApiServer) -> Vec<EndpointSlice> {
+fn slices(server: &impl Truth) -> Vec<EndpointSlice> {
     let read =
         |object| convert::endpoint_slice(&serde_json::from_value(object).unwrap(), &Origin::Api, Rules::Api).unwrap();
     server.objects("EndpointSlice").into_iter().filter_map(read).collect()
@@ -235,6 +249,7 @@ fn word(change: &Change) -> String {
     }
 }
 
+/// An error with its causes.
 fn in_words(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
