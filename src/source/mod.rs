@@ -4,5 +4,6 @@
 //! what comes out cannot be wrong in itself.
 
 pub mod convert;
+pub mod kube;
 pub mod manifests;
 pub mod node;

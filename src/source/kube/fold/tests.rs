@@ -1,0 +1,422 @@
+//! Histories of a cluster as two connections tell them, and what must hold whatever they are.
+
+use super::*;
+use crate::model::Family;
+use crate::source::kube::object::Content;
+use crate::state::{EndpointSlice, NodeObject, ObjectName, ObjectRef, Origin, Service, State};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+const STARTED: SystemTime = SystemTime::UNIX_EPOCH;
+
+/// An object in a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Thing {
+    /// In this edition.
+    Good(u16),
+    Bad,
+    NotOurs,
+}
+
+fn name(number: u8) -> ObjectName {
+    ObjectName::new("default", &format!("o-{number}"))
+}
+
+fn object(kind: Kind, number: u8, thing: Thing) -> Object {
+    let content = match (thing, kind) {
+        (Thing::Good(edition), Kind::Services) => Content::Service(service(number, edition)),
+        (Thing::Good(edition), _) => Content::EndpointSlice(slice(number, edition)),
+        (Thing::NotOurs, _) => Content::NotOurs,
+        (Thing::Bad, _) => Content::Bad(problem(kind, number)),
+    };
+    Object { name: Some(name(number)), version: 1, trigger: None, content }
+}
+
+fn problem(kind: Kind, number: u8) -> Problem {
+    let object = match kind {
+        Kind::Services => ObjectRef::Service(name(number)),
+        _ => ObjectRef::EndpointSlice(name(number)),
+    };
+    Problem { origin: Origin::Api, object: Some(object), field: String::new(), message: "bad".into() }
+}
+
+fn service(number: u8, edition: u16) -> Arc<Service> {
+    let json = serde_json::json!({
+        "metadata": {"name": name(number).name.to_string()},
+        "spec": {"clusterIP": format!("10.0.{number}.1"), "ports": [{"port": edition}]},
+    });
+    let raw = serde_json::from_value(json).unwrap();
+    let found = crate::source::convert::service(&raw, &Origin::Api, crate::source::convert::Rules::Api);
+    Arc::new(found.unwrap().unwrap())
+}
+
+/// The slice of the Service with its number.
+fn slice(number: u8, edition: u16) -> Arc<EndpointSlice> {
+    let json = serde_json::json!({
+        "metadata": {
+            "name": name(number).name.to_string(),
+            "labels": {"kubernetes.io/service-name": name(number).name.to_string()},
+        },
+        "addressType": Family::Ipv4.name(),
+        "ports": [{"name": "", "port": edition}],
+    });
+    let raw = serde_json::from_value(json).unwrap();
+    let found = crate::source::convert::endpoint_slice(&raw, &Origin::Api, crate::source::convert::Rules::Api);
+    Arc::new(found.unwrap().unwrap())
+}
+
+/// A Node in a zone, with an address.
+fn node(zone: &str) -> Object {
+    let node = NodeObject {
+        zone: Some(zone.into()),
+        addresses: vec!["192.0.2.1".parse().unwrap()],
+        is_eligible: true,
+        ..NodeObject::default()
+    };
+    Object { name: Some(name(0)), version: 1, trigger: None, content: Content::Node(node) }
+}
+
+/// A fold with its clock, and the State that its news lead to.
+struct Reader {
+    fold: Fold,
+    now: Instant,
+    state: State,
+    news: Vec<News>,
+}
+
+impl Reader {
+    fn new() -> Self {
+        Self { fold: Fold::new(STARTED), now: Instant::now(), state: State::default(), news: Vec::new() }
+    }
+
+    /// One that has the Node.
+    fn with_node() -> Self {
+        let mut reader = Self::new();
+        reader.all(Kind::Node, [Event::ListBegins, Event::Listed(node("a")), Event::ListEnds]);
+        reader
+    }
+
+    /// One that has listed everything; there are no slices.
+    fn with_services(things: &[(u8, Thing)]) -> Self {
+        let mut reader = Self::with_node();
+        reader.list(Kind::EndpointSlices, &[]);
+        reader.list(Kind::Services, things);
+        reader
+    }
+
+    fn take(&mut self, kind: Kind, event: Event) {
+        self.now += Duration::from_millis(1);
+        self.fold.take(kind, event, self.now);
+        self.read();
+    }
+
+    fn all(&mut self, kind: Kind, events: impl IntoIterator<Item = Event>) {
+        events.into_iter().for_each(|event| self.take(kind, event));
+    }
+
+    fn list(&mut self, kind: Kind, things: &[(u8, Thing)]) {
+        let listed = things.iter().map(|(number, thing)| Event::Listed(object(kind, *number, *thing)));
+        self.all(kind, [Event::ListBegins].into_iter().chain(listed).chain([Event::ListEnds]));
+    }
+
+    fn change(&mut self, number: u8, thing: Thing) {
+        self.take(Kind::Services, Event::Changed(object(Kind::Services, number, thing)));
+    }
+
+    fn read(&mut self) {
+        if let Some(news) = self.fold.news(self.now) {
+            news.changes.iter().cloned().for_each(|change| self.state.apply(change));
+            self.news.push(news);
+        }
+    }
+
+    /// The editions that the State has of a kind.
+    fn editions(&self, kind: Kind) -> BTreeMap<u8, u16> {
+        (0..NAMES).filter_map(|number| self.edition(kind, number).map(|edition| (number, edition))).collect()
+    }
+
+    fn edition(&self, kind: Kind, number: u8) -> Option<u16> {
+        match kind {
+            Kind::Services => self.state.service(&name(number)).map(|service| service.ports[0].port),
+            _ => self.state.slices(&name(number)).next().map(|slice| slice.ports[0].port),
+        }
+    }
+
+    /// The problems as told last, as the numbers of their objects.
+    fn problems(&self) -> Vec<String> {
+        let told = self.news.iter().rev().find_map(|news| news.problems.clone()).unwrap_or_default();
+        told.iter().filter_map(|problem| problem.object.as_ref()).map(ToString::to_string).collect()
+    }
+}
+
+/// How many names there are.
+const NAMES: u8 = 4;
+
+/// What happens to one kind of object, or to the connection that tells of it.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Put(u8, Thing),
+    Delete(u8),
+    /// The connection is lost: a list begins anew.
+    Relist,
+    /// A piece of the list arrives, or its end.
+    Arrive,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let thing = prop_oneof![
+        6 => (1..200_u16).prop_map(Thing::Good),
+        1 => Just(Thing::Bad),
+        1 => Just(Thing::NotOurs),
+    ];
+    prop_oneof![
+        4 => (0..NAMES, thing).prop_map(|(number, thing)| Act::Put(number, thing)),
+        2 => (0..NAMES).prop_map(Act::Delete),
+        1 => Just(Act::Relist),
+        6 => Just(Act::Arrive),
+    ]
+}
+
+/// One kind of object in the cluster, the connection that tells of it, and what the reader must know of it.
+struct Told {
+    kind: Kind,
+    truth: BTreeMap<u8, Thing>,
+    /// What was there when the list began and has not arrived; none where the connection watches.
+    rest: Option<Vec<(u8, Thing)>>,
+    /// What the list had when it began.
+    listed: BTreeMap<u8, Thing>,
+    /// What happened since then, for when it is complete.
+    later: Vec<(u8, Option<Thing>)>,
+    /// What is known after the last complete list and what was told since.
+    known: BTreeMap<u8, u16>,
+    /// Names that were ever not there.
+    ever_gone: BTreeSet<u8>,
+}
+
+impl Told {
+    fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            truth: BTreeMap::new(),
+            rest: Some(Vec::new()),
+            listed: BTreeMap::new(),
+            later: Vec::new(),
+            known: BTreeMap::new(),
+            ever_gone: BTreeSet::new(),
+        }
+    }
+
+    /// Lets something happen, and returns what the connection says of it.
+    fn act(&mut self, act: Act, is_open: bool) -> Vec<Event> {
+        match act {
+            Act::Put(number, thing) => {
+                self.truth.insert(number, thing);
+                self.happen(number, Some(thing))
+            }
+            Act::Delete(number) if self.truth.remove(&number).is_some() => self.happen(number, None),
+            Act::Delete(_) => vec![],
+            Act::Relist => {
+                self.rest = Some(self.truth.iter().map(|(number, thing)| (*number, *thing)).collect());
+                self.listed = self.truth.clone();
+                self.later.clear();
+                vec![Event::ListBegins]
+            }
+            Act::Arrive => self.arrive(is_open),
+        }
+    }
+
+    fn happen(&mut self, number: u8, thing: Option<Thing>) -> Vec<Event> {
+        if !matches!(thing, Some(Thing::Good(_) | Thing::Bad)) {
+            self.ever_gone.insert(number);
+        }
+        if self.rest.is_some() {
+            self.later.push((number, thing));
+            return vec![];
+        }
+        self.learn(number, thing);
+        vec![self.event(number, thing)]
+    }
+
+    fn arrive(&mut self, is_open: bool) -> Vec<Event> {
+        let Some(rest) = &mut self.rest else { return vec![] };
+        if let Some((number, thing)) = rest.pop() {
+            return vec![Event::Listed(object(self.kind, number, thing))];
+        }
+        self.rest = None;
+        // Before anything was told, the reader has no older version to keep.
+        self.known.retain(|number, _| is_open && self.listed.contains_key(number));
+        for (number, thing) in self.listed.clone() {
+            self.learn(number, Some(thing));
+        }
+        let later = mem::take(&mut self.later);
+        let told = later.iter().map(|(number, thing)| self.event(*number, *thing)).collect::<Vec<_>>();
+        later.into_iter().for_each(|(number, thing)| self.learn(number, thing));
+        [Event::ListEnds].into_iter().chain(told).collect()
+    }
+
+    fn learn(&mut self, number: u8, thing: Option<Thing>) {
+        match thing {
+            Some(Thing::Good(edition)) => _ = self.known.insert(number, edition),
+            Some(Thing::Bad) => {}
+            Some(Thing::NotOurs) | None => _ = self.known.remove(&number),
+        }
+    }
+
+    fn event(&self, number: u8, thing: Option<Thing>) -> Event {
+        match thing {
+            Some(thing) => Event::Changed(object(self.kind, number, thing)),
+            None => Event::Gone(object(self.kind, number, Thing::NotOurs)),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+
+    #[test]
+    fn the_state_is_the_last_complete_list_and_what_came_after_it(
+        acts in vec((prop_oneof![Just(0_usize), Just(1)], act()), 0..120),
+    ) {
+        let mut reader = Reader::with_node();
+        let mut told = [Told::new(Kind::Services), Told::new(Kind::EndpointSlices)];
+        for (of, act) in acts {
+            let is_open = reader.fold.is_open;
+            let before = reader.editions(told[of].kind);
+            let events = told[of].act(act, is_open);
+            reader.all(told[of].kind, events);
+            if reader.fold.is_open {
+                for told in &told {
+                    prop_assert_eq!(&reader.editions(told.kind), &told.known, "{:?}", act);
+                }
+            } else {
+                prop_assert_eq!(reader.news.len(), 0);
+            }
+            let after = reader.editions(told[of].kind);
+            let vanished = before.keys().filter(|number| !after.contains_key(number));
+            for number in vanished {
+                prop_assert!(told[of].ever_gone.contains(number), "{} vanished by {:?}", number, act);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_list_that_did_not_come_to_its_end_is_forgotten() {
+    let mut reader = Reader::with_services(&[(1, Thing::Good(1)), (2, Thing::Good(2))]);
+    reader.take(Kind::Services, Event::ListBegins);
+    reader.take(Kind::Services, Event::Listed(object(Kind::Services, 3, Thing::Good(3))));
+    assert_eq!(reader.news.len(), 1);
+    reader.list(Kind::Services, &[(1, Thing::Good(4))]);
+    assert_eq!(reader.editions(Kind::Services), BTreeMap::from([(1, 4)]));
+}
+
+#[test]
+fn what_goes_while_a_list_is_sent_as_a_stream_is_not_in_it() {
+    let mut reader = Reader::with_node();
+    reader.list(Kind::EndpointSlices, &[]);
+    reader.take(Kind::Services, Event::ListBegins);
+    reader.take(Kind::Services, Event::Listed(object(Kind::Services, 1, Thing::Good(1))));
+    reader.take(Kind::Services, Event::Listed(object(Kind::Services, 2, Thing::Good(2))));
+    reader.take(Kind::Services, Event::Gone(object(Kind::Services, 1, Thing::Good(1))));
+    reader.take(Kind::Services, Event::ListEnds);
+    assert_eq!(reader.editions(Kind::Services), BTreeMap::from([(2, 2)]));
+}
+
+#[test]
+fn problems_are_told_whole_when_they_change_and_only_then() {
+    let mut reader = Reader::with_services(&[(1, Thing::Bad), (2, Thing::Good(2))]);
+    assert_eq!(reader.problems(), ["Service default/o-1"]);
+    reader.change(3, Thing::Good(3));
+    assert_eq!(reader.news.last().unwrap().problems, None);
+    reader.change(2, Thing::Bad);
+    assert_eq!(reader.problems(), ["Service default/o-1", "Service default/o-2"]);
+    reader.list(Kind::Services, &[(1, Thing::Good(1)), (2, Thing::Bad)]);
+    assert_eq!(reader.problems(), ["Service default/o-2"]);
+    reader.take(Kind::Services, Event::Gone(object(Kind::Services, 2, Thing::Bad)));
+    assert_eq!(reader.problems(), [""; 0]);
+    assert_eq!(reader.editions(Kind::Services), BTreeMap::from([(1, 1)]));
+}
+
+#[test]
+fn there_is_doubt_while_an_object_of_the_first_list_was_never_good() {
+    let mut reader = Reader::with_services(&[(1, Thing::Bad), (2, Thing::Good(2))]);
+    assert!(reader.state.is_in_doubt());
+    reader.list(Kind::Services, &[(1, Thing::Bad), (2, Thing::Bad), (3, Thing::Bad)]);
+    assert!(reader.state.is_in_doubt());
+    reader.change(1, Thing::Good(1));
+    assert!(!reader.state.is_in_doubt(), "of 2 a good version is known, and 3 is new");
+    reader.change(1, Thing::Bad);
+    assert!(!reader.state.is_in_doubt());
+}
+
+#[test]
+fn an_object_without_a_name_is_a_problem_and_its_list_says_nothing_of_what_is_gone() {
+    let mut reader = Reader::with_services(&[(1, Thing::Good(1))]);
+    let nameless = Object { name: None, ..object(Kind::Services, 9, Thing::Bad) };
+    reader.all(Kind::Services, [Event::ListBegins, Event::Listed(nameless), Event::ListEnds]);
+    assert_eq!(reader.editions(Kind::Services), BTreeMap::from([(1, 1)]));
+    assert_eq!(reader.problems().len(), 1);
+    assert!(reader.state.is_in_doubt());
+    reader.list(Kind::Services, &[]);
+    assert_eq!(reader.editions(Kind::Services), BTreeMap::new());
+    assert_eq!(reader.problems().len(), 0);
+    assert!(!reader.state.is_in_doubt());
+}
+
+#[test]
+fn the_end_of_the_node_is_told_once_and_its_return_is_news() {
+    let mut reader = Reader::with_services(&[]);
+    let gone = |reader: &Reader| {
+        reader.news.iter().flat_map(|news| &news.notices).filter(|notice| **notice == Notice::NodeGone).count()
+    };
+    reader.all(Kind::Node, [Event::ListBegins, Event::ListEnds, Event::ListBegins, Event::ListEnds]);
+    assert_eq!(gone(&reader), 1);
+    assert_eq!(reader.state.node_object().zone.as_deref(), Some("a"));
+    reader.take(Kind::Node, Event::Changed(node("b")));
+    assert_eq!(reader.state.node_object().zone.as_deref(), Some("b"));
+    reader.take(Kind::Node, Event::Gone(node("b")));
+    assert_eq!(gone(&reader), 2);
+}
+
+#[test]
+fn news_were_received_when_their_first_event_came_and_the_first_news_when_nothing_was_missing() {
+    let mut reader = Reader::with_services(&[(1, Thing::Good(1))]);
+    assert_eq!(reader.news[0].received, reader.now);
+    let first = reader.now + Duration::from_secs(1);
+    for (number, later) in [(2, first), (3, first + Duration::from_secs(1))] {
+        reader.fold.take(Kind::Services, Event::Changed(object(Kind::Services, number, Thing::Good(1))), later);
+    }
+    reader.read();
+    assert_eq!(reader.news[1].received, first);
+    assert_eq!(reader.news[1].changes.len(), 2);
+}
+
+#[test]
+fn what_led_to_a_slice_is_told_once_and_only_if_it_was_after_the_start() {
+    let mut reader = Reader::with_node();
+    reader.list(Kind::Services, &[]);
+    let at = |seconds| STARTED + Duration::from_secs(seconds);
+    let slice = |number, version, seconds| Object {
+        version,
+        trigger: Some(at(seconds)),
+        ..object(Kind::EndpointSlices, number, Thing::Good(u16::try_from(version).unwrap()))
+    };
+    let listed = [Event::ListBegins, Event::Listed(slice(1, 7, 0)), Event::Listed(slice(2, 5, 10)), Event::ListEnds];
+    reader.all(Kind::EndpointSlices, listed);
+    reader.take(Kind::EndpointSlices, Event::Changed(slice(1, 8, 20)));
+    // Listed again: one that is known, and one that changed meanwhile.
+    let again = [
+        Event::ListBegins,
+        Event::Listed(slice(3, 9, 30)),
+        Event::ListBegins,
+        Event::Listed(slice(1, 8, 20)),
+        Event::Listed(slice(3, 9, 30)),
+        Event::ListEnds,
+    ];
+    reader.all(Kind::EndpointSlices, again);
+    let told: Vec<_> = reader.news.iter().flat_map(|news| news.triggers.clone()).collect();
+    assert_eq!(told, [at(10), at(20), at(30)]);
+}

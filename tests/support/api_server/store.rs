@@ -1,0 +1,178 @@
+//! The objects, every change of them, and the versions that name the states in between.
+
+use super::Record;
+use super::selector::Selector;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+
+/// What the server has.
+pub struct Store {
+    objects: BTreeMap<Key, Value>,
+    /// Every change, in order.
+    history: Vec<Change>,
+    /// The version of the present state.
+    version: u64,
+    /// Watches can begin here or later.
+    oldest: u64,
+    /// Lists that are read page by page, by what names the rest.
+    snapshots: HashMap<String, Rest>,
+}
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    kind: String,
+    namespace: String,
+    name: String,
+}
+
+/// An object before and after a change.
+struct Change {
+    version: u64,
+    kind: String,
+    before: Option<Value>,
+    after: Option<Value>,
+}
+
+/// Objects of a list that were not sent yet, and the version of the list.
+#[derive(Clone)]
+struct Rest {
+    objects: Vec<Value>,
+    version: u64,
+}
+
+/// A page of a list.
+pub struct Page {
+    pub objects: Vec<Value>,
+    pub version: u64,
+    pub next: Option<String>,
+    /// How many come after it.
+    pub remaining: usize,
+}
+
+/// The rest of a list is no longer known.
+#[derive(Debug)]
+pub struct Gone;
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { objects: BTreeMap::new(), history: Vec::new(), version: 1000, oldest: 1000, snapshots: HashMap::new() }
+    }
+}
+
+impl Store {
+    /// What the present state is called.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub fn put(&mut self, mut object: Value) {
+        let key = Key::of(&object);
+        self.version += 1;
+        let before = self.objects.get(&key).cloned();
+        let uid = before.as_ref().map_or(self.version, uid);
+        complete(&mut object, self.version, uid);
+        self.objects.insert(key.clone(), object.clone());
+        self.history.push(Change { version: self.version, kind: key.kind, before, after: Some(object) });
+    }
+
+    pub fn delete(&mut self, kind: &str, namespace: &str, name: &str) {
+        let key = Key { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() };
+        if let Some(before) = self.objects.remove(&key) {
+            self.version += 1;
+            self.history.push(Change { version: self.version, kind: key.kind, before: Some(before), after: None });
+        }
+    }
+
+    /// Watches that run are not disturbed by it, as with the real server.
+    pub fn compact(&mut self) {
+        self.version += 1;
+        self.oldest = self.version;
+        self.snapshots.clear();
+    }
+
+    /// Whether a watch can begin there.
+    pub fn knows(&self, version: u64) -> bool {
+        version >= self.oldest
+    }
+
+    pub fn objects(&self, kind: &str) -> Vec<Value> {
+        self.objects.iter().filter(|(key, _)| key.kind == kind).map(|(_, object)| object.clone()).collect()
+    }
+
+    /// The page of a list that a request asks for.
+    pub fn page(&mut self, kind: &str, record: &Record) -> Result<Page, Gone> {
+        let limit = record.parameter("limit").parse().unwrap_or(usize::MAX);
+        let mut rest = match record.parameter("continue") {
+            "" => Rest { objects: self.matching(kind, &Selector::of(record)), version: self.version },
+            next => self.snapshots.get(next).cloned().ok_or(Gone)?,
+        };
+        let later = rest.objects.split_off(limit.min(rest.objects.len()));
+        let (remaining, version) = (later.len(), rest.version);
+        let next = (!later.is_empty()).then(|| {
+            let token = format!("after {} of {version}, rest {}", rest.objects.len(), self.snapshots.len());
+            self.snapshots.insert(token.clone(), Rest { objects: later, version });
+            token
+        });
+        Ok(Page { objects: rest.objects, version, next, remaining })
+    }
+
+    pub fn matching(&self, kind: &str, selector: &Selector) -> Vec<Value> {
+        self.objects(kind).into_iter().filter(|object| selector.matches(object)).collect()
+    }
+
+    /// The events of a watch after `version`, and the version that they lead to.
+    pub fn events_after(&self, version: u64, kind: &str, selector: &Selector) -> (Vec<(&'static str, Value)>, u64) {
+        let news = self.history.iter().filter(|change| change.version > version && change.kind == kind);
+        (news.filter_map(|change| change.seen_through(selector)).collect(), self.version)
+    }
+}
+
+impl Key {
+    fn of(object: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let metadata = &object["metadata"];
+        Self { kind: text(&object["kind"]), namespace: text(&metadata["namespace"]), name: text(&metadata["name"]) }
+    }
+}
+
+impl Change {
+    /// What a watch with a selector says of it: to it, an object that no longer matches is deleted.
+    fn seen_through(&self, selector: &Selector) -> Option<(&'static str, Value)> {
+        let matching = |object: &Option<Value>| object.clone().filter(|object| selector.matches(object));
+        match (matching(&self.before), matching(&self.after)) {
+            (None, None) => None,
+            (None, Some(after)) => Some(("ADDED", after)),
+            (Some(_), Some(after)) => Some(("MODIFIED", after)),
+            (Some(mut before), None) => {
+                before["metadata"]["resourceVersion"] = json!(self.version.to_string());
+                Some(("DELETED", before))
+            }
+        }
+    }
+}
+
+fn uid(object: &Value) -> u64 {
+    let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
+    uid.rsplit('-').next().unwrap_or_default().parse().unwrap_or_default()
+}
+
+/// What the real server adds to every object.
+fn complete(object: &mut Value, version: u64, uid: u64) {
+    let api_version = object["apiVersion"].clone();
+    let Some(metadata) = object["metadata"].as_object_mut() else { return };
+    metadata.insert("resourceVersion".into(), json!(version.to_string()));
+    metadata.insert("uid".into(), json!(format!("9d6b7f0e-2f5c-4c1b-8a44-{uid:012}")));
+    metadata.insert("generation".into(), json!(1));
+    metadata.insert("creationTimestamp".into(), json!("2026-11-25T10:00:00Z"));
+    metadata.insert(
+        "managedFields".into(),
+        json!([{
+            "manager": "kube-controller-manager",
+            "operation": "Update",
+            "apiVersion": api_version,
+            "time": "2026-11-25T10:00:00Z",
+            "fieldsType": "FieldsV1",
+            "fieldsV1": {"f:metadata": {"f:labels": {".": {}, "f:app": {}}}, "f:spec": {"f:ports": {}}},
+        }]),
+    );
+}
