@@ -60,14 +60,14 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         module: "server",
-        may_name: &["health", "metrics", "state"],
+        may_name: &["desired", "health", "metrics", "state"],
         never: &["kube", "neli", "netlink_", "rtnetlink", "tracing", "anyhow", "std::fs", "std::process", "std::env"],
     },
     Layer { module: "config", may_name: &["model", "state", "desired", "kernel", "reconcile"], never: NETLINK },
     Layer { module: "demo", may_name: &["kernel", "model"], never: &["kube", "neli"] },
     Layer {
         module: "cli",
-        may_name: &["config", "daemon", "demo", "desired", "kernel", "model", "reconcile", "state"],
+        may_name: &["config", "daemon", "demo", "desired", "kernel", "model", "reconcile", "server", "state"],
         never: NETLINK,
     },
 ];

@@ -1,7 +1,8 @@
 //! The program under the name `kube-proxy`: no subcommands, kube-proxy's flags, its defaults and its exit code.
 
+use super::log::Log;
 use super::options::Name;
-use super::{Log, exit_code, run};
+use super::{exit_code, run};
 use clap::Parser;
 use std::ffi::OsString;
 use std::path::Path;

@@ -1,8 +1,9 @@
 //! `ipvsd diff`: what `run` would change, on stdout, one operation a line; and what is wrong with the input, on
 //! stderr.
 
+use super::log::Log;
 use super::options::{Name, ProxyOptions};
-use super::{Log, NO, complain};
+use super::{NO, complain};
 use crate::daemon;
 use crate::model::Op;
 use clap::Args;
@@ -19,7 +20,7 @@ pub struct Arguments {
 /// Prints the differences; exits with 1 if there are any.
 pub fn run(arguments: &Arguments, log: &Log) -> anyhow::Result<ExitCode> {
     let config = arguments.proxy.resolve(Name::Ipvsd)?;
-    log.start(&config.logging.filter())?;
+    log.start(&config.logging)?;
     let (ops, problems) = daemon::preview(&config)?;
     for problem in problems {
         complain(problem);

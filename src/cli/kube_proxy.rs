@@ -6,7 +6,7 @@
 mod precedence;
 mod values;
 
-pub use precedence::{FIELDS, Given};
+pub use precedence::{FIELDS, Given, in_effect};
 pub use values::Version;
 use values::{boolean, gate, ip, socket, vmodule_item};
 

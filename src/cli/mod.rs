@@ -9,12 +9,14 @@ mod cleanup;
 mod diff;
 mod kube_proxy;
 mod list;
+mod log;
 mod options;
 mod run;
 
+use crate::config::logging::Logging;
 use crate::reconcile::Takeover;
-use anyhow::Context;
 use clap::{Parser, Subcommand};
+use log::Log;
 use options::Name;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
@@ -60,14 +62,6 @@ enum Command {
     Demo,
 }
 
-/// Where the log's filter is said.
-#[derive(Debug, clap::Args)]
-struct Log {
-    /// What to log, to stderr: a level (error, warn, info, debug, trace) or `module=level` pairs [default: what -v says]
-    #[arg(long, global = true, value_name = "FILTER", env = "IPVSD_LOG")]
-    log: Option<String>,
-}
-
 /// Runs the program that the process's name and arguments ask for.
 pub fn main() -> ExitCode {
     if as_kube_proxy::is_our_name() {
@@ -78,7 +72,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run_command(command: &Command, log: &Log) -> anyhow::Result<ExitCode> {
-    let logged = || log.start("info");
+    let logged = || log.start(&Logging::default()).map(drop);
     match command {
         Command::Run(arguments) => run::run(arguments, Name::Ipvsd, log),
         Command::List(arguments) => logged().and_then(|()| list::run(arguments)),
@@ -97,23 +91,6 @@ fn exit_code(ended: anyhow::Result<ExitCode>, trouble: u8) -> ExitCode {
         complain(format_args!("{error:#}"));
         ExitCode::from(trouble)
     })
-}
-
-impl Log {
-    /// Starts to log what the flag says, or else what the configuration does.
-    fn start(&self, configured: &str) -> anyhow::Result<()> {
-        let filter = self.log.as_deref().unwrap_or(configured);
-        start_logging(filter).with_context(|| format!("--log {filter}"))
-    }
-}
-
-fn start_logging(filter: &str) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::builder().parse(filter)?;
-    let to_terminal = io::IsTerminal::is_terminal(&io::stderr());
-    let format = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(to_terminal);
-    // A line that cannot be written (a full disk, a reader that went) is lost; to say so where it could not be said
-    // would be a panic in the middle of balancing.
-    format.with_target(false).log_internal_errors(false).try_init().map_err(|error| anyhow::anyhow!(error))
 }
 
 /// Says what is wrong on stderr. If that cannot be written to, the exit code has to do.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// What to program, and how.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ProxyOptions {
     /// Directory of manifests instead of an API server: v1 Services and discovery.k8s.io/v1 EndpointSlices in *.yaml,
     /// *.yml and *.json
@@ -53,7 +53,7 @@ impl ProxyOptions {
         let flags = &self.kube_proxy.flags;
         let request = Request {
             effective,
-            file: flags.config.clone(),
+            files: flags.config.iter().chain(&self.ipvsd_config).cloned().collect(),
             manifests: self.manifests.clone(),
             master: flags.master.clone().unwrap_or_default(),
             drain_timeout: self.drain_timeout.unwrap_or_else(|| own.drain_timeout()),

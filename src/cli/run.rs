@@ -1,10 +1,11 @@
 //! `ipvsd run`: the daemon, or one pass of its work, or one of the things that kube-proxy's flags ask for instead.
 
-use super::kube_proxy::{KubeProxyFlags, Version};
+use super::kube_proxy::{KubeProxyFlags, Version, in_effect};
+use super::log::Log;
 use super::options::{Name, ProxyOptions};
-use super::{Log, NO, cleanup};
+use super::{NO, cleanup};
 use crate::config::Config;
-use crate::daemon;
+use crate::daemon::{self, About, Ended, Invocation};
 use anyhow::Context;
 use clap::Args;
 use std::io::{self, Write};
@@ -14,7 +15,7 @@ use std::{env, fs};
 use tracing::info;
 
 /// Flags of `ipvsd run`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Arguments {
     /// Program the kernel once and exit; what is left draining goes with the next run
     #[arg(long)]
@@ -37,7 +38,7 @@ pub fn run(arguments: &Arguments, name: Name, log: &Log) -> anyhow::Result<ExitC
         return print_version(version);
     }
     let config = arguments.proxy.resolve(name)?;
-    log.start(&config.logging.filter())?;
+    let set_verbosity = log.start(&config.logging)?;
     if let Some(path) = &flags.write_config_to {
         return write_config(path, &config);
     }
@@ -48,12 +49,16 @@ pub fn run(arguments: &Arguments, name: Name, log: &Log) -> anyhow::Result<ExitC
         daemon::init_only(&config)?;
         return Ok(ExitCode::SUCCESS);
     }
-    if !arguments.once {
-        daemon::run(&config)?;
-        return Ok(ExitCode::SUCCESS);
+    if arguments.once {
+        let all_done = daemon::run_once(&config)?;
+        return Ok(if all_done { ExitCode::SUCCESS } else { ExitCode::from(NO) });
     }
-    let all_done = daemon::run_once(&config)?;
-    Ok(if all_done { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+    let proxy = arguments.proxy.clone();
+    let about = About { flags: in_effect(&config.effective), set_verbosity };
+    match daemon::run(config, Invocation { reread: Box::new(move || proxy.resolve(name)), about })? {
+        Ended::Stopped => Ok(ExitCode::SUCCESS),
+        Ended::ConfigurationChanged => Err(daemon::restart_in_place()).context("the program cannot be started anew"),
+    }
 }
 
 fn print_version(version: Version) -> anyhow::Result<ExitCode> {

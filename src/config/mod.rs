@@ -18,29 +18,25 @@ use crate::reconcile::Options;
 use kube_proxy::gates::FeatureGates;
 use kube_proxy::v1alpha1::KubeProxyConfiguration;
 use logging::Logging;
-use network::{DetectLocal, Masquerade, NodePortAddresses};
+use network::{DetectLocal, Masquerade};
 use std::fmt::{self, Display, Formatter};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// The configuration of a daemon.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where Services come from.
     pub input: Input,
-    /// How Services are balanced that say nothing about it.
+    /// How Services are balanced that say nothing about it, and which of the node's addresses have node ports.
     pub settings: Settings,
     /// How often, and for how long.
     pub options: Options,
     /// The node's name, in lower case; the system's host name has to do where there is none.
     pub node_name: Option<String>,
-    /// The node's primary address, or the unspecified one to let the Node object say it. Nothing is bound to it.
-    pub bind_address: IpAddr,
     /// What is served to others.
     pub servers: Servers,
-    /// Which of the node's addresses have node ports.
-    pub node_ports: NodePortAddresses,
     /// How traffic of this node's pods is told.
     pub detect_local: DetectLocal,
     /// Which traffic leaves with the node's address.
@@ -51,8 +47,8 @@ pub struct Config {
     pub feature_gates: FeatureGates,
     /// What is logged, if the program's own filter does not say it.
     pub logging: Logging,
-    /// The file that was read with `--config`. A change of it ends kube-proxy, to be started again.
-    pub file: Option<PathBuf>,
+    /// The files that were read; a change of one may mean another configuration.
+    pub files: Vec<PathBuf>,
     /// What the operator should know of the configuration: sentences to be logged at the start.
     pub notices: Vec<String>,
     /// All this as kube-proxy has it in effect.

@@ -3,23 +3,13 @@
 use super::address;
 use super::kube_proxy::v1alpha1::KubeProxyConfiguration;
 use super::resolve::Checks;
+use crate::desired::NodePortAddresses;
 use crate::model::Family;
 use ipnet::IpNet;
 use std::net::IpAddr;
 
 /// The word that stands for the node's primary addresses.
 const PRIMARY: &str = "primary";
-
-/// Which of the node's addresses have node ports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NodePortAddresses {
-    /// All.
-    All,
-    /// Those that the Node object (or the bind address) says first, one of each family.
-    Primary,
-    /// Those within a CIDR. A family that no CIDR is of has all.
-    Within(Vec<IpNet>),
-}
 
 /// How traffic of this node's pods is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,22 +35,22 @@ pub struct Masquerade {
     pub localhost_node_ports: bool,
 }
 
-impl NodePortAddresses {
-    pub(super) fn of(config: &KubeProxyConfiguration, checks: &mut Checks) -> Self {
-        let wanted = config.node_port_addresses.as_deref().unwrap_or_default();
-        if wanted.is_empty() {
-            return Self::All;
-        }
-        let words = wanted.iter().position(|word| word == PRIMARY);
-        if words.is_some() && wanted.len() == 1 {
-            return Self::Primary;
-        }
-        if let Some(index) = words {
-            checks.refuse(&format!("nodePortAddresses[{index}]"), PRIMARY, "must stand alone, without CIDRs");
-        }
-        let cidrs = wanted.iter().enumerate().filter(|(_, word)| *word != PRIMARY);
-        Self::Within(cidrs.filter_map(|(i, text)| checks.cidr(&format!("nodePortAddresses[{i}]"), text)).collect())
+/// Which of the node's addresses have node ports.
+pub(super) fn node_ports(config: &KubeProxyConfiguration, checks: &mut Checks) -> NodePortAddresses {
+    let wanted = config.node_port_addresses.as_deref().unwrap_or_default();
+    if wanted.is_empty() {
+        return NodePortAddresses::Any;
     }
+    let words = wanted.iter().position(|word| word == PRIMARY);
+    if words.is_some() && wanted.len() == 1 {
+        return NodePortAddresses::Primary;
+    }
+    if let Some(index) = words {
+        checks.refuse(&format!("nodePortAddresses[{index}]"), PRIMARY, "must stand alone, without CIDRs");
+    }
+    let cidrs = wanted.iter().enumerate().filter(|(_, word)| *word != PRIMARY);
+    let cidrs = cidrs.filter_map(|(i, text)| checks.cidr(&format!("nodePortAddresses[{i}]"), text));
+    NodePortAddresses::Within(cidrs.collect())
 }
 
 impl DetectLocal {
@@ -110,10 +100,11 @@ impl Masquerade {
     }
 }
 
-/// The primary address of the node, from a bind address.
-pub(super) fn bind_address(config: &KubeProxyConfiguration, checks: &mut Checks) -> IpAddr {
-    address::ip(&config.bind_address).unwrap_or_else(|| {
+/// The node's primary address of its family, if the bind address says one.
+pub(super) fn bind_address(config: &KubeProxyConfiguration, checks: &mut Checks) -> Option<IpAddr> {
+    let address = address::ip(&config.bind_address);
+    if address.is_none() {
         checks.refuse("bindAddress", &config.bind_address, "must be an IP address");
-        IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)
-    })
+    }
+    address.filter(|address| !address.is_unspecified())
 }

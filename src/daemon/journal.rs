@@ -40,9 +40,10 @@ impl Default for Journal {
 }
 
 impl Journal {
-    /// Takes in the problems that stand now, says what is new and what is over.
-    pub fn note_problems(&mut self, now: impl IntoIterator<Item = Problem>) {
+    /// Takes in the problems that stand now, says what is new and what is over. Returns how many are new.
+    pub fn note_problems(&mut self, now: impl IntoIterator<Item = Problem>) -> usize {
         let now: BTreeSet<_> = now.into_iter().collect();
+        let ever = self.problems_ever;
         for problem in now.difference(&self.problems) {
             self.problems_ever += 1;
             warn!(standing = now.len(), ever = self.problems_ever, "problem: {problem}");
@@ -51,6 +52,7 @@ impl Journal {
             info!(standing = now.len(), "no longer: {problem}");
         }
         self.problems = now;
+        self.problems_ever - ever
     }
 
     /// How many problems stand.

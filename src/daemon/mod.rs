@@ -1,164 +1,133 @@
-//! Wires the tasks together: sources on an async runtime, the reconciler on a thread of its own, signals.
+//! Wires the tasks together: sources and servers on an async runtime, the reconciler on a thread of its own, signals.
 //!
-//! Also the short lives of the same parts: one pass (`run --once`), a preview (`diff`) and `cleanup`.
+//! [`run`] is the daemon; `short` has the short lives of the same parts: one pass, a preview, a clean-up.
 
+mod cluster;
+mod configuration;
 mod journal;
+mod node;
 mod probe;
+mod restart;
+mod servers;
 mod service_manager;
+mod short;
+mod telemetry;
 mod trouble;
 mod watch;
 mod wheel;
 
-use crate::config::Config;
-use crate::desired::{Moment, Settings};
-use crate::kernel::linux::{Linux, OpenError};
-use crate::kernel::modules;
-use crate::kernel::node_setup;
-use crate::model::Op;
-use crate::reconcile::{Options, Reconciler, Report, Takeover};
-use crate::state::{Change, Problem};
+use crate::config::{Config, Input};
+use crate::health::{Health, SharedHealth};
+use crate::kernel::linux::Linux;
+use crate::metrics::{Feature, Metrics};
+use crate::reconcile::Reconciler;
+use crate::server::system_clock;
+use crate::source::kube::Occurrence;
 use anyhow::Context;
+use configuration::Configuration;
 use service_manager::ServiceManager;
-use std::sync::mpsc;
-use std::thread;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use telemetry::{HealthChecks, Shared, Telemetry};
 use tokio::runtime::{Builder, Runtime};
-use tracing::{info, warn};
-use watch::Sources;
+use tokio::select;
+use tokio::sync::oneshot;
+use tracing::info;
+use watch::{Listener, Sources};
 use wheel::{Message, Wheel};
 
-/// How many passes [`run_once`] makes while something fails.
-const ATTEMPTS: usize = 5;
+pub use configuration::Reread;
+pub use restart::restart_in_place;
+pub use servers::About;
+pub use short::{cleanup, init_only, preview, run_once};
 
-/// Keeps the kernel as the manifests say until SIGTERM or SIGINT, and then leaves it as it is.
+/// How a daemon's life ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By a signal.
+    Stopped,
+    /// Because the configuration changed: the program is to be started anew.
+    ConfigurationChanged,
+}
+
+/// What the daemon cannot know of itself.
+pub struct Invocation {
+    /// Reads the configuration again from where it came.
+    pub reread: Reread,
+    /// For the pages at the metrics port.
+    pub about: About,
+}
+
+/// Keeps the kernel as the input says until SIGTERM, SIGINT or another configuration, and then leaves it as it is.
 ///
 /// # Errors
-/// When it cannot begin: rights, kernel modules, sysctls, the directory.
-pub fn run(config: &Config) -> anyhow::Result<()> {
-    let kernel = prepared_kernel(config)?;
-    let runtime = runtime()?;
-    let mut sources = runtime.block_on(Sources::open(config))?;
-    let (sender, inbox) = mpsc::channel();
-    for message in runtime.block_on(sources.first())? {
-        sender.send(message)?;
+/// When it cannot begin (rights, kernel modules, sysctls, the directory), or a socket that must be had cannot be had.
+pub fn run(config: Config, invocation: Invocation) -> anyhow::Result<Ended> {
+    config.notices.iter().for_each(|notice| info!("configuration: {notice}"));
+    let node_name = node::name(&config)?;
+    let kernel = node::prepared_kernel(&config)?;
+    let ended = runtime()?.block_on(live(config, invocation, (kernel, &node_name)))?;
+    info!("stopped; the kernel stays as it is");
+    Ok(ended)
+}
+
+async fn live(config: Config, invocation: Invocation, (kernel, node): (Linux, &str)) -> anyhow::Result<Ended> {
+    let shared = shared(&config)?;
+    if let Input::Cluster(connection) = &config.input {
+        cluster::check_access(connection).await.context("there is no way to the cluster")?;
     }
-    let wheel = Wheel::new(Reconciler::new(kernel, config.settings.clone(), config.options.clone()));
-    info!(input = %config.input, "started");
-    let (ended, end) = tokio::sync::oneshot::channel::<()>();
-    let wheel = thread::Builder::new().name("reconciler".into()).spawn(move || {
-        // Dropped on every way out of the thread, which `end` sees.
+    let events = cluster::events(&config, node, &shared.metrics);
+    let mut sources = Sources::open(&config, Listener { node, metrics: Some(&shared.metrics) }).await?;
+    let (wheel_sender, inbox) = mpsc::channel();
+    for message in sources.first().await? {
+        wheel_sender.send(message)?;
+    }
+    let mut fatal = servers::start(&config, invocation.about, &shared, events.as_ref());
+    let (health_checks, wanted) = tokio::sync::watch::channel(HealthChecks::default());
+    tokio::spawn(servers::serve_health_checks(wanted, shared.clone(), events.clone()));
+    let telemetry = Telemetry::new(shared.clone(), health_checks);
+    let reconciler = Reconciler::new(kernel, config.settings.clone(), config.options.clone());
+    let (end_sender, end) = oneshot::channel();
+    let wheel = turn(Wheel::new(reconciler, Some(telemetry)), inbox, end_sender)?;
+    info!(input = %config.input, node, "started");
+    if let Some(events) = &events {
+        events.write(Occurrence::Starting);
+    }
+    let mut configuration = Configuration::watch(config, invocation.reread, Arc::clone(&shared.metrics));
+    let ended = select! {
+        stopped = sources.watch(&wheel_sender, end) => stopped.map(|()| Ended::Stopped),
+        () = configuration.changed() => Ok(Ended::ConfigurationChanged),
+        Some(error) = fatal.recv() => Err(error.into()),
+    };
+    // If the wheel is gone already, joining it tells how.
+    let _ = wheel_sender.send(Message::Stop);
+    wheel.join().map_err(|_| anyhow::anyhow!("the reconciler ended in a panic; the kernel stays as it is"))?;
+    ended
+}
+
+/// Turns the wheel on a thread of its own. `ended` is dropped on every way out of it.
+fn turn(
+    wheel: Wheel<Linux>,
+    inbox: mpsc::Receiver<Message>,
+    ended: oneshot::Sender<()>,
+) -> anyhow::Result<JoinHandle<()>> {
+    let run = move || {
         let _ended = ended;
         wheel.run(&inbox, ServiceManager::find());
-    })?;
-    let watched = runtime.block_on(sources.watch(&sender, end));
-    // If the wheel is gone already, joining it tells how.
-    let _ = sender.send(Message::Stop);
-    wheel.join().map_err(|_| anyhow::anyhow!("the reconciler ended in a panic; the kernel stays as it is"))?;
-    watched?;
-    info!("stopped; the kernel stays as it is");
-    Ok(())
-}
-
-/// Brings the kernel to what the manifests say now. Returns whether all of it is there: nothing was rejected and
-/// nothing failed.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_once(config: &Config) -> anyhow::Result<bool> {
-    let kernel = prepared_kernel(config)?;
-    let first = first_messages(config)?;
-    let mut wheel = Wheel::new(Reconciler::new(kernel, config.settings.clone(), config.options.clone()));
-    for message in first {
-        wheel.take(message);
-    }
-    let mut report = wheel.turn();
-    for _ in 1..ATTEMPTS {
-        if report.is_good() {
-            break;
-        }
-        thread::sleep(wheel.wait());
-        report = wheel.turn();
-    }
-    Ok(report.is_good() && wheel.problems() == 0)
-}
-
-/// What [`run`] would change in the kernel, and what is wrong with the manifests. Changes nothing.
-///
-/// # Errors
-/// As [`run`], and when the kernel cannot be read.
-pub fn preview(config: &Config) -> anyhow::Result<(Vec<Op>, Vec<Problem>)> {
-    let mut reconciler = Reconciler::new(Linux::open()?, config.settings.clone(), config.options.clone());
-    let mut problems = Vec::new();
-    for message in first_messages(config)? {
-        match message {
-            Message::Manifests(changes, found) => {
-                reconciler.take(changes);
-                problems.extend(found);
-            }
-            Message::Node(node) => reconciler.take([Change::Node(node)]),
-            Message::Stop => {}
-        }
-    }
-    let ops = reconciler.preview(Moment::ZERO)?;
-    problems.extend(reconciler.problems());
-    Ok((ops, problems))
-}
-
-/// Sets and loads what [`run`] needs, for one that may do so before one that may not (`kube-proxy --init-only`).
-///
-/// # Errors
-/// As [`run`], as far as the kernel is concerned.
-pub fn init_only(config: &Config) -> anyhow::Result<()> {
-    for missing in modules::load_needed([config.settings.scheduling.scheduler]) {
-        warn!("{missing}");
-    }
-    prepared_kernel(config).map(drop)
-}
-
-/// Removes everything ipvsd made, without waiting for connections: a pass like any other, with nothing wanted.
-/// With `takeover` also what kube-proxy's ipvs mode left on its device; where the kernel has no IPVS there is none.
-///
-/// # Errors
-/// When the kernel cannot be opened or read.
-pub fn cleanup(takeover: Takeover) -> anyhow::Result<Report> {
-    let kernel = match Linux::open() {
-        Err(OpenError::ModuleMissing { .. }) if takeover != Takeover::Nothing => return Ok(Report::default()),
-        kernel => kernel?,
     };
-    let options = Options { takeover, ..Options::default() };
-    let mut reconciler = Reconciler::new(kernel, Settings::default(), options);
-    let mut report = reconciler.pass(Moment::ZERO);
-    match report.unread.take() {
-        Some(error) => Err(error.into()),
-        None => Ok(report),
-    }
+    Ok(thread::Builder::new().name("reconciler".into()).spawn(run)?)
 }
 
-/// Opens the kernel, sets the sysctls that balancing needs and proves that it can balance.
-fn prepared_kernel(config: &Config) -> anyhow::Result<Linux> {
-    for notice in &config.notices {
-        info!("configuration: {notice}");
-    }
-    let mut kernel = Linux::open()?;
-    let prepared = node_setup::prepare(&config.node, &mut kernel)?;
-    for setting in prepared.set {
-        info!("set {setting}");
-    }
-    for unset in prepared.unset {
-        warn!("{unset}: {}", unset.source);
-    }
-    let scheduler = config.settings.scheduling.scheduler;
-    probe::probe(&mut kernel, scheduler).with_context(|| {
-        format!(
-            "this kernel cannot balance with the scheduler {scheduler}; load its module (`modprobe ip_vs_{scheduler}`) \
-             or choose another one"
-        )
-    })?;
-    Ok(kernel)
-}
-
-/// Reads the sources once, without staying to listen.
-fn first_messages(config: &Config) -> anyhow::Result<[Message; 2]> {
-    runtime()?.block_on(async { Sources::open(config).await?.first().await })
+fn shared(config: &Config) -> anyhow::Result<Shared> {
+    let families = node::families();
+    let features: Vec<_> =
+        config.feature_gates.iter().map(|(name, stage, enabled)| Feature { name, stage, enabled }).collect();
+    let metrics = Metrics::new(&families, &features).context("metrics cannot be registered")?;
+    let clock = system_clock();
+    // Where there is a cluster, its Node object says whether the node may have traffic.
+    let is_eligible = matches!(config.input, Input::Manifests(_));
+    let health = Health::new(families.clone(), 2 * config.options.intervals.resync, is_eligible, clock());
+    Ok(Shared { metrics: Arc::new(metrics), health: SharedHealth::new(health), clock, families })
 }
 
 fn runtime() -> anyhow::Result<Runtime> {

@@ -1,76 +1,151 @@
 //! The sources of a running daemon: reads them when they change and sends what is news to the wheel.
 
+use super::cluster::{self, Cluster};
 use super::trouble::Trouble;
-use super::wheel::Message;
+use super::wheel::{Message, News};
 use crate::config::{Config, Input};
-use crate::source::manifests::{Manifests, Watch};
+use crate::metrics::Metrics;
+use crate::source::manifests::{self, Manifests, Watch};
 use crate::source::node::NodeWatch;
 use anyhow::Context;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::Instant;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 /// What trouble with reading a source means.
-const STAYS: &str = "what it said before stays in force";
+pub const STAYS: &str = "what it said before stays in force";
 
 /// Everything a daemon listens to.
 #[derive(Debug)]
 pub struct Sources {
+    services: Services,
+    node: NodeWatch,
+    node_trouble: Trouble,
+}
+
+/// Where Services come from.
+#[derive(Debug)]
+enum Services {
+    Directory(Box<Directory>),
+    Cluster(Cluster),
+}
+
+/// A directory of manifests.
+#[derive(Debug)]
+struct Directory {
     manifests: Manifests,
     files: Watch,
-    node: NodeWatch,
-    manifest_trouble: Trouble,
-    node_trouble: Trouble,
+    trouble: Trouble,
+}
+
+/// Who follows the sources.
+#[derive(Clone, Copy, Debug)]
+pub struct Listener<'a> {
+    /// This node's name.
+    pub node: &'a str,
+    /// Where requests to the cluster are counted; none for one who reads once and ends.
+    pub metrics: Option<&'a Arc<Metrics>>,
 }
 
 impl Sources {
     /// Starts to listen, before anything is read, so that no change is missed.
-    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// When the kernel does not tell of the node's links.
+    pub async fn open(config: &Config, listener: Listener<'_>) -> anyhow::Result<Self> {
         let node = NodeWatch::open().await.context("cannot follow this node's addresses")?;
-        let Input::Manifests(directory) = &config.input else {
-            anyhow::bail!("there is nothing to read Services from: give --manifests DIR");
-        };
-        let files = Watch::new(directory);
-        let manifest_trouble = Trouble::with("the directory of manifests", STAYS);
-        let node_trouble = Trouble::with("this node's network", STAYS);
-        Ok(Self { manifests: Manifests::new(directory), files, node, manifest_trouble, node_trouble })
+        let services = Services::open(config, listener);
+        Ok(Self { services, node, node_trouble: Trouble::with("this node's network", STAYS) })
     }
 
-    /// The first reading of everything.
-    pub async fn first(&mut self) -> anyhow::Result<[Message; 2]> {
+    /// What can be read at once: the node, and a directory. A cluster takes its time.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub async fn first(&mut self) -> anyhow::Result<Vec<Message>> {
         let node = self.node.read().await.context("cannot read this node's addresses")?;
-        let update = self.manifests.load()?;
-        Ok([Message::Node(node), Message::Manifests(update.changes, update.problems)])
+        let mut messages = vec![Message::Node(node)];
+        if let Services::Directory(directory) = &mut self.services {
+            messages.push(Message::News(from_directory(directory.manifests.load()?)));
+        }
+        Ok(messages)
+    }
+
+    /// The first reading of everything, for one who does not stay.
+    ///
+    /// # Errors
+    /// The first thing that cannot be read.
+    pub async fn complete(&mut self) -> anyhow::Result<Vec<Message>> {
+        let mut messages = self.first().await?;
+        if let Services::Cluster(cluster) = &mut self.services {
+            messages.push(Message::News(cluster.first_news().await?));
+        }
+        Ok(messages)
     }
 
     /// Sends news until a signal says to stop.
     ///
     /// # Errors
-    /// When the wheel is gone (`end`).
+    /// When the wheel is gone (`end`), or the cluster is followed no more.
     pub async fn watch(mut self, wheel: &Sender<Message>, mut end: oneshot::Receiver<()>) -> anyhow::Result<()> {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         loop {
-            let news = select! {
-                () = self.files.changed() => self.read_manifests(),
+            let message = select! {
+                news = self.services.changed() => news?.map(Message::News),
                 () = self.node.changed() => self.read_node().await,
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
                 _ = &mut end => anyhow::bail!("the reconciler ended by itself"),
             };
-            if let Some(message) = news {
+            if let Some(message) = message {
                 wheel.send(message).context("the reconciler ended by itself")?;
             }
         }
-    }
-
-    fn read_manifests(&mut self) -> Option<Message> {
-        let update = self.manifest_trouble.note(self.manifests.load())?;
-        Some(Message::Manifests(update.changes, update.problems))
     }
 
     async fn read_node(&mut self) -> Option<Message> {
         let node = self.node_trouble.note(self.node.read().await)?;
         Some(Message::Node(node))
     }
+}
+
+impl Services {
+    fn open(config: &Config, listener: Listener<'_>) -> Self {
+        match &config.input {
+            Input::Manifests(directory) => {
+                // Before the first reading, so that no change is missed.
+                let files = Watch::new(directory);
+                let manifests = Manifests::new(directory, listener.node);
+                let trouble = Trouble::with("the directory of manifests", STAYS);
+                Self::Directory(Box::new(Directory { manifests, files, trouble }))
+            }
+            Input::Cluster(connection) => {
+                let settings = match listener.metrics {
+                    Some(metrics) => cluster::settings(connection, listener.node, metrics),
+                    None => cluster::settings_for_once(connection, listener.node),
+                };
+                Self::Cluster(Cluster::follow(settings))
+            }
+        }
+    }
+
+    /// The next news, if a change brought any.
+    async fn changed(&mut self) -> anyhow::Result<Option<News>> {
+        match self {
+            Self::Directory(directory) => {
+                let Directory { manifests, files, trouble } = &mut **directory;
+                files.changed().await;
+                Ok(trouble.note(manifests.load()).map(from_directory))
+            }
+            Self::Cluster(cluster) => cluster.news().await.map(Some),
+        }
+    }
+}
+
+fn from_directory(update: manifests::Update) -> News {
+    let manifests::Update { changes, problems } = update;
+    News { changes, problems: Some(problems), received: Instant::now(), triggers: Vec::new() }
 }

@@ -2,6 +2,7 @@
 
 use super::journal::Journal;
 use super::service_manager::ServiceManager;
+use super::telemetry::Telemetry;
 use crate::desired::Moment;
 use crate::kernel::{Kernel, sysctl};
 use crate::model::{Family, Op};
@@ -9,17 +10,30 @@ use crate::reconcile::{Reconciler, Report};
 use crate::state::{Change, Node, Problem};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-/// News for the wheel.
+/// What the wheel is told.
 #[derive(Debug)]
 pub enum Message {
-    /// The manifests were read again: what is different, and everything that is wrong with them now.
-    Manifests(Vec<Change>, Vec<Problem>),
+    /// The input changed. The first of these has all of it.
+    News(News),
     /// The node's facts.
     Node(Node),
     /// End after what came before this.
     Stop,
+}
+
+/// What is different in the input.
+#[derive(Debug)]
+pub struct News {
+    /// In the order in which they are to be applied.
+    pub changes: Vec<Change>,
+    /// Everything that is wrong with the input now, if that may have changed.
+    pub problems: Option<Vec<Problem>>,
+    /// When it came.
+    pub received: Instant,
+    /// When the causes of it happened, as far as EndpointSlices tell.
+    pub triggers: Vec<SystemTime>,
 }
 
 /// The reconciler with a clock and a journal.
@@ -27,16 +41,27 @@ pub enum Message {
 pub struct Wheel<K> {
     reconciler: Reconciler<K>,
     journal: Journal,
-    /// What is wrong with the manifests, as last told.
+    /// Tells the world outside, if somebody may look.
+    telemetry: Option<Telemetry>,
+    /// What is wrong with the input, as last told.
     source_problems: Vec<Problem>,
+    /// Whether the input is known. Before that nothing may be decided: it would be to withdraw everything.
+    is_informed: bool,
     /// Where time begins.
     epoch: Instant,
 }
 
 impl<K: Kernel> Wheel<K> {
-    /// A wheel that has not turned yet.
-    pub fn new(reconciler: Reconciler<K>) -> Self {
-        Self { reconciler, journal: Journal::default(), source_problems: Vec::new(), epoch: Instant::now() }
+    /// A wheel that has not turned yet, and does not before the first [`Message::News`].
+    pub fn new(reconciler: Reconciler<K>, telemetry: Option<Telemetry>) -> Self {
+        Self {
+            reconciler,
+            journal: Journal::default(),
+            telemetry,
+            source_problems: Vec::new(),
+            is_informed: false,
+            epoch: Instant::now(),
+        }
     }
 
     /// Turns until [`Message::Stop`] comes or nobody can send any more.
@@ -63,11 +88,7 @@ impl<K: Kernel> Wheel<K> {
     /// Takes in a message; false means stop.
     pub fn take(&mut self, message: Message) -> bool {
         match message {
-            Message::Manifests(changes, problems) => {
-                self.reconciler.take(changes);
-                self.source_problems = problems;
-                self.note_problems();
-            }
+            Message::News(news) => self.take_news(news),
             Message::Node(node) => self.reconciler.take([Change::Node(node)]),
             Message::Stop => return false,
         }
@@ -78,10 +99,15 @@ impl<K: Kernel> Wheel<K> {
     pub fn turn(&mut self) -> Report {
         let start = self.now();
         let report = self.reconciler.pass(start);
+        let took = self.now().saturating_sub(start);
         let reconciler = &self.reconciler;
         let owner =
             |op: &Op| op.virtual_server().and_then(|key| reconciler.owner(&key)).map(|owner| format!("{owner}: "));
-        self.journal.note_pass(&report, self.now().saturating_sub(start), |op| owner(op).unwrap_or_default());
+        self.journal.note_pass(&report, took, |op| owner(op).unwrap_or_default());
+        if let Some(telemetry) = &mut self.telemetry {
+            telemetry.passed(&report, took);
+            telemetry.note_locals(reconciler.locals(), || reconciler.node_port_addresses());
+        }
         self.note_problems();
         if report.changes() > 0
             && self.reconciler.serves(Family::Ipv6)
@@ -94,6 +120,9 @@ impl<K: Kernel> Wheel<K> {
 
     /// How long until the next pass is due.
     pub fn wait(&self) -> Duration {
+        if !self.is_informed {
+            return Duration::MAX;
+        }
         self.reconciler.next().saturating_sub(self.now())
     }
 
@@ -102,9 +131,24 @@ impl<K: Kernel> Wheel<K> {
         self.journal.problems()
     }
 
+    fn take_news(&mut self, news: News) {
+        if let Some(telemetry) = &mut self.telemetry {
+            telemetry.received(&news);
+        }
+        self.is_informed = true;
+        self.reconciler.take(news.changes);
+        if let Some(problems) = news.problems {
+            self.source_problems = problems;
+            self.note_problems();
+        }
+    }
+
     fn note_problems(&mut self) {
         let all = self.source_problems.iter().cloned().chain(self.reconciler.problems());
-        self.journal.note_problems(all);
+        let new = self.journal.note_problems(all);
+        if let Some(telemetry) = &self.telemetry {
+            telemetry.note_problems(self.journal.problems(), new);
+        }
     }
 
     fn now(&self) -> Moment {

@@ -4,7 +4,7 @@ use super::Settings;
 use crate::model::Family;
 use crate::state::State;
 use ipnet::IpNet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The operator's choice among the node's addresses, kube-proxy's `nodePortAddresses`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +35,15 @@ impl NodePortAddresses {
 /// The node's addresses with node ports, of both families.
 pub fn addresses<'a>(settings: &'a Settings, state: &'a State) -> impl Iterator<Item = IpAddr> + 'a {
     state.node().addresses.iter().copied().filter(move |address| is_chosen(*address, settings, state))
+}
+
+/// Where to listen that is asked for on node ports: the same addresses, with the unspecified one of a family for all of
+/// it.
+pub fn listening<'a>(settings: &'a Settings, state: &'a State) -> impl Iterator<Item = IpAddr> + 'a {
+    let everywhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let is_all = |address: &IpAddr| settings.node_ports.is_all_of(Family::of(*address));
+    let some = addresses(settings, state).filter(move |address| !is_all(address));
+    everywhere.into_iter().filter(move |address| is_all(address)).chain(some)
 }
 
 fn is_chosen(address: IpAddr, settings: &Settings, state: &State) -> bool {

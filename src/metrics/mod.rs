@@ -151,9 +151,9 @@ impl Metrics {
         self.own.rejected(standing, new);
     }
 
-    /// The configuration was read again.
-    pub fn config_reloaded(&self, success: bool) {
-        self.own.config_reloads.with_label_values(&[if success { "success" } else { "failure" }]).inc();
+    /// The configuration changed and is not good: what was read at the start stays in force.
+    pub fn config_rejected(&self) {
+        self.own.config_rejected.inc();
     }
 
     /// All of it as text. `queue_age` is how long the oldest change has been waiting.

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 /// The metrics whose names begin with `ipvsd_`.
 #[derive(Debug)]
 pub struct Own {
-    pub config_reloads: IntCounterVec,
+    pub config_rejected: IntCounter,
     pub queue_age: Gauge,
     passes: IntCounterVec,
     kernel_reads: IntCounterVec,
@@ -36,7 +36,7 @@ impl Own {
     pub fn register(registry: &Registry) -> Result<Self, Error> {
         gauges(registry, BUILD, &["version"])?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         Ok(Self {
-            config_reloads: counters(registry, CONFIG_RELOADS, &["result"])?,
+            config_rejected: counter(registry, CONFIG_REJECTED)?,
             queue_age: gauge(registry, QUEUE_AGE)?,
             passes: counters(registry, PASSES, &["result"])?,
             kernel_reads: counters(registry, KERNEL_READS, &["result"])?,
@@ -115,7 +115,8 @@ const PROGRAMMING_BUCKETS: [f64; 16] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 const BUILD: Named = ("ipvsd_build_info", "Always 1; the label tells the version");
-const CONFIG_RELOADS: Named = ("ipvsd_config_reloads_total", "Times that the configuration was read again");
+const CONFIG_REJECTED: Named =
+    ("ipvsd_config_rejected_total", "Times that a changed configuration was not taken because it is not good");
 const DRAINING: Named = ("ipvsd_draining_destinations", "Destinations that keep old connections and get no new ones");
 const DRIFT_REPAIRED: Named =
     ("ipvsd_drift_repaired_total", "Operations that undid what somebody else had changed in the kernel");

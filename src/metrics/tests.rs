@@ -129,7 +129,7 @@ fn answers_requests_and_features_have_their_labels() {
     metrics.without_local_endpoints(Family::Ipv4, TrafficPolicy::External, 3);
     metrics.endpoints_programmed(Family::Ipv6, Duration::from_millis(300));
     metrics.rejected(2, 5);
-    metrics.config_reloaded(false);
+    metrics.config_rejected();
     for (series, wanted) in [
         (r#"kubeproxy_proxy_healthz_total{code="503"}"#, 1.0),
         (r#"kubeproxy_proxy_livez_total{code="200"}"#, 1.0),
@@ -145,7 +145,7 @@ fn answers_requests_and_features_have_their_labels() {
         (r#"kubeproxy_network_programming_duration_seconds_bucket{ip_family="IPv6",le="0.5"}"#, 1.0),
         ("ipvsd_objects_rejected", 2.0),
         ("ipvsd_objects_rejected_total", 5.0),
-        (r#"ipvsd_config_reloads_total{result="failure"}"#, 1.0),
+        ("ipvsd_config_rejected_total", 1.0),
     ] {
         assert_eq!(value(&metrics, series), Some(wanted), "{series}");
     }

@@ -145,6 +145,11 @@ impl<K: Kernel> Reconciler<K> {
         self.plan.locals()
     }
 
+    /// Where the node's ports are; the unspecified address stands for all addresses of its family.
+    pub fn node_port_addresses(&self) -> BTreeSet<IpAddr> {
+        crate::desired::node_ports::listening(&self.settings, &self.state).collect()
+    }
+
     /// The kernel, for those who count what was asked of it.
     pub fn kernel(&self) -> &K {
         &self.kernel

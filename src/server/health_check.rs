@@ -5,6 +5,7 @@ use super::answer::{self, Answer};
 use super::clock::Clock;
 use super::http::{self, Connections, Handler, Limits};
 use super::listener;
+use crate::desired::HealthCheck;
 use crate::health::SharedHealth;
 use crate::state::ObjectName;
 use ::http::header::{HeaderName, HeaderValue};
@@ -22,15 +23,6 @@ const CONNECTIONS: usize = 256;
 
 /// Load balancers that weigh nodes read it (cloud-provider contract of Kubernetes).
 const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
-
-/// What one Service wants to be told on its port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HealthCheck {
-    /// `spec.healthCheckNodePort`.
-    pub port: u16,
-    /// Distinct addresses of ready endpoints on this node.
-    pub local_endpoints: usize,
-}
 
 /// A port that nobody listens on although a Service wants it.
 #[derive(Debug, thiserror::Error)]

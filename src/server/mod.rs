@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 pub use clock::{Clock, system_clock};
-pub use health_check::{HealthCheck, HealthCheckServers, ListenFailure};
+pub use health_check::{HealthCheckServers, ListenFailure};
 pub use healthz::healthz;
 pub use http::Handler;
 pub use pages::{MetricsPages, SetVerbosity};

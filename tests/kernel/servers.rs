@@ -1,9 +1,10 @@
 //! The HTTP servers on a whole host: every address of both families, and ports that are taken.
 
 use crate::lab::{run, trial};
+use ipvsd::desired::HealthCheck;
 use ipvsd::health::{Health, SharedHealth};
 use ipvsd::model::Family::{Ipv4, Ipv6};
-use ipvsd::server::{BindError, Binding, Clock, HealthCheck, HealthCheckServers, Server, healthz, system_clock};
+use ipvsd::server::{BindError, Binding, Clock, HealthCheckServers, Server, healthz, system_clock};
 use ipvsd::{metrics::Metrics, state::ObjectName};
 use libtest_mimic::Trial;
 use std::collections::{BTreeMap, BTreeSet};

@@ -93,7 +93,6 @@ fn given() -> BTreeMap<String, Known> {
     metrics.conntrack_cleaned(Ipv4, Duration::ZERO, 1);
     metrics.api_request(&ApiRequest { host: "api", method: "GET", status: None, took: Duration::ZERO });
     metrics.rejected(1, 1);
-    metrics.config_reloaded(true);
     let mut given = parsed(&metrics.render(Duration::ZERO).unwrap());
     given.append(&mut parsed(&metrics.render_slis().unwrap()));
     given

@@ -2,8 +2,9 @@
 
 use crate::client::{Answered, ask, get};
 use crate::rig::Rig;
+use ipvsd::desired::HealthCheck;
 use ipvsd::model::Family::Ipv4;
-use ipvsd::server::{HealthCheck, HealthCheckServers};
+use ipvsd::server::HealthCheckServers;
 use ipvsd::state::ObjectName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;

@@ -4,7 +4,7 @@
 
 use crate::api_server::ApiServer;
 use crate::objects::NODE;
-use ipvsd::source::convert::{self, Rules};
+use ipvsd::source::convert::{self, Context, Rules};
 use ipvsd::source::kube::{Access, Kind, News, Notice, RequestObserver, Settings, Timing, Told, follow};
 use ipvsd::state::{Change, EndpointSlice, ObjectName, Origin, Problem, Service, State};
 use serde_json::Value;
@@ -224,14 +224,16 @@ impl Seen {
 fn services(server: &impl Truth) -> Vec<Service> {
     let proxied = |object: &Value| object["spec"]["clusterIP"] != "None";
     let objects = server.objects("Service").into_iter().filter(proxied);
-    let read = |object| convert::service(&serde_json::from_value(object).unwrap(), &Origin::Api, Rules::Api).unwrap();
-    objects.filter_map(read).collect()
+    let context = Context::new(Rules::Api, NODE);
+    let read = |object| convert::service(&serde_json::from_value(object).unwrap(), &Origin::Api, &context).unwrap();
+    objects.filter_map(read).map(|converted| converted.object).collect()
 }
 
 fn slices(server: &impl Truth) -> Vec<EndpointSlice> {
+    let context = Context::new(Rules::Api, NODE);
     let read =
-        |object| convert::endpoint_slice(&serde_json::from_value(object).unwrap(), &Origin::Api, Rules::Api).unwrap();
-    server.objects("EndpointSlice").into_iter().filter_map(read).collect()
+        |object| convert::endpoint_slice(&serde_json::from_value(object).unwrap(), &Origin::Api, &context).unwrap();
+    server.objects("EndpointSlice").into_iter().filter_map(read).map(|converted| converted.object).collect()
 }
 
 fn word(change: &Change) -> String {

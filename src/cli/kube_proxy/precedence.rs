@@ -9,6 +9,8 @@ use crate::config::kube_proxy::defaults::{HEALTHZ_PORT, METRICS_PORT, Periods};
 use crate::config::kube_proxy::v1alpha1::KubeProxyConfiguration;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Id};
+use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Flags that have an effect beside a file.
 const BESIDE_A_FILE: [&str; 15] = [
@@ -82,6 +84,18 @@ pub const FIELDS: [(&str, &str); 50] = [
     ("healthz-port", "healthzBindAddress"),
     ("metrics-port", "metricsBindAddress"),
 ];
+
+/// Each flag with what is in effect in its place, whether it came from the flag, from a file or from nobody.
+pub fn in_effect(config: &KubeProxyConfiguration) -> BTreeMap<String, String> {
+    // A configuration can always be written as JSON.
+    let whole = serde_json::to_value(config).unwrap_or_default();
+    let value = |field: &str| match whole.pointer(&format!("/{}", field.replace('.', "/"))) {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    };
+    FIELDS.iter().map(|(flag, field)| ((*flag).to_owned(), value(field))).collect()
+}
 
 /// Flags, and the names of those that were given.
 #[derive(Clone, Debug, Default)]

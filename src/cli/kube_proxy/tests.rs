@@ -8,6 +8,7 @@ use clap::{CommandFactory, Parser};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 const HEADER: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
@@ -163,7 +164,7 @@ fn the_server_is_told_beside_a_file_too() {
     let config = resolved(&["--config", &path, "--master=https://there", "--kubeconfig=/other"]);
     let Input::Cluster(cluster) = config.input else { panic!("a cluster") };
     assert_eq!((cluster.master.as_deref(), cluster.kubeconfig), (Some("https://there"), Some("/k".into())));
-    assert_eq!(config.file, Some(path.into()));
+    assert_eq!(config.files, [PathBuf::from(path)]);
 }
 
 #[test]

@@ -51,6 +51,18 @@ impl FeatureGates {
             None => false,
         }
     }
+
+    /// All of them: name, stage as Kubernetes calls it (empty for what is no longer a trial), and whether it is on.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str, bool)> {
+        TABLES.iter().flat_map(move |(names, gate)| {
+            let stage = match gate {
+                Gate::Alpha => "ALPHA",
+                Gate::Beta(_) => "BETA",
+                Gate::Locked(_) | Gate::Single(_) => "",
+            };
+            names.iter().map(move |name| (*name, stage, self.enabled(name)))
+        })
+    }
 }
 
 fn objection(name: &str, on: bool) -> Option<String> {
@@ -62,17 +74,19 @@ fn objection(name: &str, on: bool) -> Option<String> {
 }
 
 fn gate(name: &str) -> Option<Gate> {
-    let tables = [
-        (LOCKED_ON, Gate::Locked(true)),
-        (LOCKED_OFF, Gate::Locked(false)),
-        (ALPHA, Gate::Alpha),
-        (BETA_ON, Gate::Beta(true)),
-        (BETA_OFF, Gate::Beta(false)),
-        (SINGLE_ON, Gate::Single(true)),
-        (SINGLE_OFF, Gate::Single(false)),
-    ];
-    tables.into_iter().find_map(|(names, gate)| names.contains(&name).then_some(gate))
+    TABLES.iter().find_map(|(names, gate)| names.contains(&name).then_some(*gate))
 }
+
+/// All gates, by what they are.
+const TABLES: [(&[&str], Gate); 7] = [
+    (LOCKED_ON, Gate::Locked(true)),
+    (LOCKED_OFF, Gate::Locked(false)),
+    (ALPHA, Gate::Alpha),
+    (BETA_ON, Gate::Beta(true)),
+    (BETA_OFF, Gate::Beta(false)),
+    (SINGLE_ON, Gate::Single(true)),
+    (SINGLE_OFF, Gate::Single(false)),
+];
 
 /// Alpha features: off.
 const ALPHA: &[&str] = &[

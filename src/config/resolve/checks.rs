@@ -1,7 +1,7 @@
 //! Checking single values: what is wrong is collected, so that all of it can be told at once.
 
-use crate::config::address;
 use crate::config::duration::GoDuration;
+use crate::model::address;
 use ipnet::IpNet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -77,7 +77,7 @@ impl Checks {
 
     /// A CIDR; none if it is not one.
     pub fn cidr(&mut self, field: &str, text: &str) -> Option<IpNet> {
-        let cidr = address::cidr(text);
+        let cidr = address::range(text);
         if cidr.is_none() {
             self.refuse(field, format_args!("{text:?}"), "must be a CIDR such as 10.100.0.0/16 or fde4:8dba:82e1::/48");
         }

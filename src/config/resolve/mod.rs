@@ -8,7 +8,7 @@ use super::duration::GoDuration;
 use super::kube_proxy::gates::FeatureGates;
 use super::kube_proxy::v1alpha1::{ConntrackConfiguration, KubeProxyConfiguration};
 use super::logging::Logging;
-use super::network::{self, DetectLocal, Masquerade, NodePortAddresses};
+use super::network::{self, DetectLocal, Masquerade};
 use super::{Cluster, Config, Input, Servers};
 use crate::desired::Settings;
 use crate::kernel::node_setup::{Conntrack, IpvsTimeouts, NodeSetup};
@@ -22,13 +22,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// The feature gate without which `spec.externalIPs` are not served.
+const EXTERNAL_IPS: &str = "AllowServiceExternalIPs";
+
 /// What file and flags came to.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     /// kube-proxy's fields, with its defaults.
     pub effective: KubeProxyConfiguration,
-    /// The file that was read with `--config`.
-    pub file: Option<PathBuf>,
+    /// The files that were read.
+    pub files: Vec<PathBuf>,
     /// The directory that takes the API server's place.
     pub manifests: Option<PathBuf>,
     /// The API server's address; empty is none.
@@ -80,23 +83,27 @@ fn check(request: Request, checks: &mut Checks) -> Config {
     effective.forget_other_modes();
     let feature_gates = gates(&effective, checks);
     Config {
-        settings: Settings { scheduling: scheduling(&effective, checks), ..Settings::default() },
+        settings: Settings {
+            scheduling: scheduling(&effective, checks),
+            node_ports: network::node_ports(&effective, checks),
+            bind_address: network::bind_address(&effective, checks),
+            external_ips_allowed: feature_gates.enabled(EXTERNAL_IPS),
+            ..Settings::default()
+        },
         options: Options {
             intervals: intervals(&effective, checks),
             drain_timeout: request.drain_timeout,
             takeover: takeover(&effective, checks),
         },
         node_name: node_name(&effective, checks),
-        bind_address: network::bind_address(&effective, checks),
         servers: servers(&effective, checks),
-        node_ports: NodePortAddresses::of(&effective, checks),
         detect_local: DetectLocal::of(&effective, checks),
         masquerade: Masquerade::of(&effective, checks),
         node: node(&effective, checks),
         logging: Logging::of(&effective.logging, &feature_gates, checks),
         input: input(&request, &effective, checks),
         feature_gates,
-        file: request.file,
+        files: request.files,
         notices: Vec::new(),
         effective,
     }

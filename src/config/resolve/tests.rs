@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::kube_proxy;
+use crate::desired::NodePortAddresses;
 use crate::model::SchedulerFlags;
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -132,7 +133,7 @@ fn all_that_is_wrong_is_told_at_once() {
     let fields = "mode: ipvs\nbindAddress: x\noomScoreAdj: 2000\nipvs: {syncPeriod: -1s}\nconntrack: {min: -1}\nclusterCIDR: none";
     let named: Vec<_> = refused(fields).iter().map(|message| message.split(':').next().unwrap().to_owned()).collect();
     let wanted =
-        ["ipvs.minSyncPeriod", "ipvs.syncPeriod", "bindAddress", "clusterCIDR", "conntrack.min", "oomScoreAdj"];
+        ["bindAddress", "ipvs.minSyncPeriod", "ipvs.syncPeriod", "clusterCIDR", "conntrack.min", "oomScoreAdj"];
     assert_eq!(named, wanted);
     let error = resolve(request(fields)).unwrap_err().to_string();
     assert_eq!(error.matches("; ").count(), 5, "one line: {error}");
@@ -198,11 +199,11 @@ fn kubeadms_file_is_taken_as_it_is() {
     let config = resolve(Request { effective, ..Request::default() }).unwrap();
     assert_eq!(config.notices.len(), 1, "only of the mode: {:?}", config.notices);
     assert_eq!(config.node_name, None);
-    assert_eq!(config.bind_address, IpAddr::from([0, 0, 0, 0]));
+    assert_eq!(config.settings.bind_address, None);
     assert_eq!(config.servers.healthz, Some("0.0.0.0:10256".parse().unwrap()));
     assert_eq!(config.servers.metrics, Some("127.0.0.1:10249".parse().unwrap()));
     assert_eq!(config.detect_local, DetectLocal::ClusterCidr(cidrs(&["10.244.0.0/16"])));
-    assert_eq!(config.node_ports, NodePortAddresses::All);
+    assert_eq!(config.settings.node_ports, NodePortAddresses::Any);
     assert_eq!(config.masquerade, Masquerade { all: false, bit: 14, localhost_node_ports: true });
     assert_eq!(config.settings, Settings::default());
     assert_eq!((config.node.strict_arp, config.node.ipvs_timeouts), (false, IpvsTimeouts::default()));
@@ -226,10 +227,10 @@ fn fields_become_values() {
          logging: {format: json, verbosity: 4}",
     );
     assert_eq!(config.node_name.as_deref(), Some("node-1"));
-    assert_eq!(config.bind_address, IpAddr::from([10, 0, 0, 1]));
+    assert_eq!(config.settings.bind_address, Some(IpAddr::from([10, 0, 0, 1])));
     assert!(config.servers.hard_fail && config.servers.profiling);
     assert_eq!(config.detect_local, DetectLocal::ClusterCidr(cidrs(&["10.244.0.0/16", "fd00::/64"])));
-    assert_eq!(config.node_ports, NodePortAddresses::Within(cidrs(&["10.0.0.0/8", "fd00::/8"])));
+    assert_eq!(config.settings.node_ports, NodePortAddresses::Within(cidrs(&["10.0.0.0/8", "fd00::/8"])));
     assert_eq!(config.settings.scheduling.scheduler, SchedulerName::MH);
     assert_eq!(config.settings.scheduling.flags, SchedulerFlags::PORT);
     let intervals = config.options.intervals;
@@ -260,8 +261,8 @@ fn who_is_a_local_pod_is_told_in_four_ways() {
     ] {
         assert_eq!(resolved(fields).detect_local, wanted);
     }
-    assert_eq!(resolved("nodePortAddresses: [primary]").node_ports, NodePortAddresses::Primary);
-    assert_eq!(resolved("nodePortAddresses: []").node_ports, NodePortAddresses::All);
+    assert_eq!(resolved("nodePortAddresses: [primary]").settings.node_ports, NodePortAddresses::Primary);
+    assert_eq!(resolved("nodePortAddresses: []").settings.node_ports, NodePortAddresses::Any);
 }
 
 #[test]
@@ -280,12 +281,12 @@ fn a_directory_takes_the_place_of_the_cluster() {
         manifests: Some("dir".into()),
         drain_timeout: Duration::from_secs(7),
         notices: vec!["first".into()],
-        file: Some("file".into()),
+        files: vec!["file".into()],
         ..request("mode: ipvs\nclientConnection: {kubeconfig: /k}")
     };
     let config = resolve(request).unwrap();
     assert_eq!(config.input, Input::Manifests("dir".into()));
-    assert_eq!((config.options.drain_timeout, config.file), (Duration::from_secs(7), Some("file".into())));
+    assert_eq!((config.options.drain_timeout, config.files), (Duration::from_secs(7), vec!["file".into()]));
     assert_eq!(config.notices, ["first"]);
 }
 

@@ -1,9 +1,9 @@
 //! What a Service says of traffic from outside and inside: its policies, its health check and who may come.
 
-use super::crate::model::address::range;
 use super::context::Rules;
 use super::raw::RawServiceSpec;
 use super::{Rejected, port};
+use crate::model::address::range;
 use crate::model::{Family, Protocol};
 use crate::state::{ServicePort, TrafficPolicy};
 use ipnet::IpNet;

@@ -46,6 +46,8 @@ struct Listing {
 #[derive(Debug, Default)]
 struct Bad {
     named: BTreeMap<ObjectName, BadObject>,
+    /// What is wrong with objects that are used all the same, without the part in question.
+    slips: BTreeMap<ObjectName, Vec<Problem>>,
     /// Those of which not even the name can be read. While a list has any, it does not say what is gone.
     nameless: Vec<Problem>,
     /// Whether something of this came or went since somebody asked.
@@ -155,7 +157,10 @@ impl Collection {
     /// What is wrong with the objects that were passed on, or not because of that.
     pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
         let bad = self.bad().into_iter();
-        bad.flat_map(|bad| bad.nameless.iter().chain(bad.named.values().map(|object| &object.problem)))
+        bad.flat_map(|bad| {
+            let slips = bad.slips.values().flatten();
+            bad.nameless.iter().chain(bad.named.values().map(|object| &object.problem)).chain(slips)
+        })
     }
 
     /// Whether the problems may be others than at the last call.
@@ -215,6 +220,10 @@ impl Bad {
             return Effect::Nothing;
         };
         let before = self.remove(&name);
+        if !object.slips.is_empty() {
+            self.slips.insert(name.clone(), object.slips);
+            self.has_changed = true;
+        }
         match object.content {
             Content::Service(service) => Effect::Arrival(Change::Service(service)),
             Content::EndpointSlice(slice) => Effect::Arrival(Change::EndpointSlice(slice)),
@@ -231,11 +240,11 @@ impl Bad {
 
     fn remove(&mut self, name: &ObjectName) -> Option<BadObject> {
         let removed = self.named.remove(name);
-        self.has_changed |= removed.is_some();
+        self.has_changed |= removed.is_some() | self.slips.remove(name).is_some();
         removed
     }
 
     fn is_empty(&self) -> bool {
-        self.named.is_empty() && self.nameless.is_empty()
+        self.named.is_empty() && self.nameless.is_empty() && self.slips.is_empty()
     }
 }

@@ -18,6 +18,7 @@ use super::lines::Lines;
 use super::object::Object;
 use super::observe::RequestObserver;
 use super::wire::{Identity, Line, Page};
+use crate::source::convert::Context;
 use bytes::Bytes;
 use kube::Client;
 use kube::api::{ListParams, WatchParams};
@@ -57,6 +58,8 @@ pub(super) struct Shared {
     pub timing: Timing,
     /// This node's name.
     pub node: String,
+    /// What objects are converted with.
+    pub context: Context,
     /// Whether lists are asked for as streams; false for good once the server did not know what that is.
     pub streams: AtomicBool,
 }
@@ -167,7 +170,7 @@ impl Follower {
             let text = send(client, request, patience).await?.whole(patience).await?;
             let page: Page<'_> = serde_json::from_slice(&text)?;
             for item in page.items.unwrap_or_default() {
-                self.tell(Heard::Event(Event::Listed(Object::read(self.kind, item)))).await;
+                self.tell(Heard::Event(Event::Listed(Object::read(self.kind, item, &self.shared.context)))).await;
             }
             if page.metadata.next.is_empty() {
                 self.complete(page.metadata.resource_version).await;
@@ -238,7 +241,7 @@ impl Follower {
 
     /// Takes in one line of a watch.
     async fn take(&mut self, line: &Line<'_>) -> Result<(), Failure> {
-        let object = |kind| Object::read(kind, line.object);
+        let object = |kind| Object::read(kind, line.object, &self.shared.context);
         let is_list = self.place.is_none();
         let event = match &*line.kind {
             "ADDED" | "MODIFIED" if is_list => Event::Listed(object(self.kind)),

@@ -37,6 +37,7 @@ pub use failure::Failure;
 pub use kind::Kind;
 pub use observe::{Exchange, RequestObserver};
 
+use crate::source::convert::{Context, Rules};
 use crate::state::{Change, Problem};
 use fold::Fold;
 use follow::{Follower, Heard, Shared};
@@ -148,6 +149,7 @@ pub async fn follow(settings: Settings, tell: impl FnMut(Told)) -> Infallible {
         access: settings.access,
         observer: settings.observer,
         timing: settings.timing,
+        context: Context::new(Rules::Api, &settings.node),
         node: settings.node,
         streams: AtomicBool::new(true),
     });

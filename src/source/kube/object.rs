@@ -4,7 +4,7 @@
 use super::kind::Kind;
 use super::node::{self, RawNode};
 use super::wire::Identity;
-use crate::source::convert::{self, DEFAULT_NAMESPACE, RawEndpointSlice, RawService, Rules};
+use crate::source::convert::{self, Context, Converted, DEFAULT_NAMESPACE, RawEndpointSlice, RawService};
 use crate::state::{EndpointSlice, NodeObject, ObjectName, ObjectRef, Origin, Problem, Service};
 use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -26,6 +26,8 @@ pub(super) struct Object {
     pub trigger: Option<SystemTime>,
     /// What it says.
     pub content: Content,
+    /// What is wrong with parts that it is used without.
+    pub slips: Vec<Problem>,
 }
 
 /// What an object says.
@@ -42,38 +44,46 @@ pub(super) enum Content {
 
 impl Object {
     /// Reads the object of kind `kind` in `json`.
-    pub(super) fn read(kind: Kind, json: &RawValue) -> Self {
+    pub(super) fn read(kind: Kind, json: &RawValue, context: &Context) -> Self {
         let identity = Identity::of(json);
         let trigger = if kind == Kind::EndpointSlices { identity.annotation(TRIGGER) } else { None };
         let name = identity
             .name()
             .map(|name| ObjectName::new(identity.namespace().as_deref().unwrap_or(DEFAULT_NAMESPACE), &name));
-        let content = content(kind, json).unwrap_or_else(|problem| {
-            Content::Bad(Problem { object: name.clone().and_then(|name| reference(kind, name)), ..problem })
+        let (content, slips) = content(kind, json, context).unwrap_or_else(|problem| {
+            let object = name.clone().and_then(|name| reference(kind, name));
+            (Content::Bad(Problem { object, ..problem }), Vec::new())
         });
         Self {
             name,
             version: identity.version().and_then(|version| version.parse().ok()).unwrap_or_default(),
             trigger: trigger.and_then(|text| text.parse::<Timestamp>().ok()).map(SystemTime::from),
             content,
+            slips,
         }
     }
 }
 
-fn content(kind: Kind, json: &RawValue) -> Result<Content, Problem> {
+/// What an object says, and what is wrong with parts of it.
+fn content(kind: Kind, json: &RawValue, context: &Context) -> Result<(Content, Vec<Problem>), Problem> {
     Ok(match kind {
-        Kind::Services => match convert::service(&typed::<RawService>(json)?, &Origin::Api, Rules::Api)? {
-            Some(service) => Content::Service(Arc::new(service)),
-            None => Content::NotOurs,
-        },
-        Kind::EndpointSlices => {
-            match convert::endpoint_slice(&typed::<RawEndpointSlice>(json)?, &Origin::Api, Rules::Api)? {
-                Some(slice) => Content::EndpointSlice(Arc::new(slice)),
-                None => Content::NotOurs,
-            }
+        Kind::Services => {
+            let converted = convert::service(&typed::<RawService>(json)?, &Origin::Api, context)?;
+            used(converted, |service| Content::Service(Arc::new(service)))
         }
-        Kind::Node => Content::Node(node::convert(&typed::<RawNode>(json)?)),
+        Kind::EndpointSlices => {
+            let converted = convert::endpoint_slice(&typed::<RawEndpointSlice>(json)?, &Origin::Api, context)?;
+            used(converted, |slice| Content::EndpointSlice(Arc::new(slice)))
+        }
+        Kind::Node => (Content::Node(node::convert(&typed::<RawNode>(json)?)), Vec::new()),
     })
+}
+
+fn used<T>(converted: Option<Converted<T>>, content: impl FnOnce(T) -> Content) -> (Content, Vec<Problem>) {
+    match converted {
+        Some(Converted { object, problems }) => (content(object), problems),
+        None => (Content::NotOurs, Vec::new()),
+    }
 }
 
 /// Finding the path of a wrong field costs as much as reading, so it is done only when there is one.
@@ -104,11 +114,13 @@ fn reference(kind: Kind, name: ObjectName) -> Option<ObjectRef> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::convert::Rules;
     use serde_json::json;
     use std::time::Duration;
 
     fn read(kind: Kind, json: &serde_json::Value) -> Object {
-        Object::read(kind, &serde_json::value::to_raw_value(json).unwrap())
+        let context = Context::new(Rules::Api, "node-1");
+        Object::read(kind, &serde_json::value::to_raw_value(json).unwrap(), &context)
     }
 
     fn problem(kind: Kind, json: &serde_json::Value) -> String {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::Family;
+use crate::source::convert::{Context, Rules};
 use crate::source::kube::object::Content;
 use crate::state::{EndpointSlice, NodeObject, ObjectName, ObjectRef, Origin, Service, State};
 use proptest::collection::vec;
@@ -32,7 +33,7 @@ fn object(kind: Kind, number: u8, thing: Thing) -> Object {
         (Thing::NotOurs, _) => Content::NotOurs,
         (Thing::Bad, _) => Content::Bad(problem(kind, number)),
     };
-    Object { name: Some(name(number)), version: 1, trigger: None, content }
+    Object { name: Some(name(number)), version: 1, trigger: None, content, slips: Vec::new() }
 }
 
 fn problem(kind: Kind, number: u8) -> Problem {
@@ -49,8 +50,8 @@ fn service(number: u8, edition: u16) -> Arc<Service> {
         "spec": {"clusterIP": format!("10.0.{number}.1"), "ports": [{"port": edition}]},
     });
     let raw = serde_json::from_value(json).unwrap();
-    let found = crate::source::convert::service(&raw, &Origin::Api, crate::source::convert::Rules::Api);
-    Arc::new(found.unwrap().unwrap())
+    let found = crate::source::convert::service(&raw, &Origin::Api, &Context::new(Rules::Api, "node-1"));
+    Arc::new(found.unwrap().unwrap().object)
 }
 
 /// The slice of the Service with its number.
@@ -64,8 +65,8 @@ fn slice(number: u8, edition: u16) -> Arc<EndpointSlice> {
         "ports": [{"name": "", "port": edition}],
     });
     let raw = serde_json::from_value(json).unwrap();
-    let found = crate::source::convert::endpoint_slice(&raw, &Origin::Api, crate::source::convert::Rules::Api);
-    Arc::new(found.unwrap().unwrap())
+    let found = crate::source::convert::endpoint_slice(&raw, &Origin::Api, &Context::new(Rules::Api, "node-1"));
+    Arc::new(found.unwrap().unwrap().object)
 }
 
 /// A Node in a zone, with an address.
@@ -76,7 +77,7 @@ fn node(zone: &str) -> Object {
         is_eligible: true,
         ..NodeObject::default()
     };
-    Object { name: Some(name(0)), version: 1, trigger: None, content: Content::Node(node) }
+    Object { name: Some(name(0)), version: 1, trigger: None, content: Content::Node(node), slips: Vec::new() }
 }
 
 /// A fold with its clock, and the State that its news lead to.

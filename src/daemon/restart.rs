@@ -1,0 +1,23 @@
+//! Starts the program anew in place: the same process, arguments and environment, what it was told from the beginning.
+//!
+//! So a changed configuration takes the one path that every start takes, and the supervisor sees neither an exit nor a
+//! crash loop. The kernel goes on balancing meanwhile, as in any restart.
+
+use std::env;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// The program that runs, also after its file was replaced (proc(5)).
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// Does not return when it works; what it returns is why it did not. Sockets and files are closed on the way.
+pub fn restart_in_place() -> io::Error {
+    let mut arguments = env::args_os();
+    let mut command = Command::new(THIS_PROGRAM);
+    // The name decides whose command line it is: kube-proxy's or ipvsd's.
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    command.args(arguments).exec()
+}

@@ -1,0 +1,127 @@
+//! The daemon's HTTP servers as tasks: health, metrics, and the health checks of Services. Their trouble is logged once,
+//! and told to the cluster as Events.
+
+use super::telemetry::{HealthChecks, OfFamily, Shared};
+use crate::config::{Config, Servers as Addresses};
+use crate::model::Family;
+use crate::server::{self, BindError, Binding, HealthCheckServers, ListenFailure, MetricsPages, Server, SetVerbosity};
+use crate::source::kube::{Events, Occurrence};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+/// How often a health check's port is tried again that could not be had.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// The word on `/proxyMode`.
+const MODE: &str = "ipvs";
+
+/// What the pages at the metrics port say of this process.
+pub struct About {
+    /// Flags with their values.
+    pub flags: BTreeMap<String, String>,
+    /// Changes what is logged.
+    pub set_verbosity: SetVerbosity,
+}
+
+/// Starts the servers that the configuration asks for. Receives why the process must end, if one of them may end it.
+pub fn start(config: &Config, about: About, shared: &Shared, events: Option<&Events>) -> mpsc::Receiver<BindError> {
+    let (fatal, ended) = mpsc::channel(1);
+    let Addresses { healthz, metrics, hard_fail, .. } = config.servers;
+    let servers = [
+        healthz.map(|address| {
+            let handler =
+                server::healthz(shared.health.clone(), Arc::clone(&shared.metrics), Arc::clone(&shared.clock));
+            let occurrence: fn(String) -> Occurrence = Occurrence::HealthServerFailed;
+            (Server { name: "healthz", address, hard_fail }, handler, occurrence)
+        }),
+        metrics.map(|address| {
+            let handler = pages(config, about, shared).handler();
+            let occurrence: fn(String) -> Occurrence = Occurrence::MetricsServerFailed;
+            (Server { name: "metrics", address, hard_fail }, handler, occurrence)
+        }),
+    ];
+    for (server, handler, occurrence) in servers.into_iter().flatten() {
+        let (fatal, events) = (fatal.clone(), events.cloned());
+        tokio::spawn(async move {
+            let mut trouble = None;
+            let error = server.run(handler, |binding| note_binding(binding, &mut trouble, events.as_ref(), occurrence));
+            // Nobody receives it only when the process ends already.
+            _ = fatal.send(error.await).await;
+        });
+    }
+    ended
+}
+
+fn pages(config: &Config, about: About, shared: &Shared) -> MetricsPages {
+    let configz = config.effective.configz().to_string();
+    MetricsPages {
+        metrics: Arc::clone(&shared.metrics),
+        health: shared.health.clone(),
+        clock: Arc::clone(&shared.clock),
+        started: (shared.clock)(),
+        mode: MODE,
+        configz: Arc::new(move || configz.clone()),
+        flags: about.flags,
+        set_verbosity: config.servers.profiling.then_some(about.set_verbosity),
+    }
+}
+
+/// Says once what is wrong, and what is well in the end.
+fn note_binding(
+    binding: Binding<'_>,
+    trouble: &mut Option<String>,
+    events: Option<&Events>,
+    occurrence: fn(String) -> Occurrence,
+) {
+    match binding {
+        Binding::Bound(address) => info!(%address, "listening"),
+        Binding::Failed(error) => {
+            let message = format!("{error}: {}", error.source);
+            if trouble.as_ref() != Some(&message) {
+                warn!("{message}");
+                if let Some(events) = events {
+                    events.write(occurrence(message.clone()));
+                }
+            }
+            *trouble = Some(message);
+        }
+    }
+}
+
+/// Serves the health checks that are sent, until nobody can send any.
+pub async fn serve_health_checks(mut wanted: watch::Receiver<HealthChecks>, shared: Shared, events: Option<Events>) {
+    let fresh = |family: &Family| (*family, HealthCheckServers::new(shared.health.clone(), Arc::clone(&shared.clock)));
+    let mut servers: BTreeMap<Family, HealthCheckServers> = shared.families.iter().map(fresh).collect();
+    let mut told: BTreeSet<String> = BTreeSet::new();
+    loop {
+        let wanted_now = wanted.borrow_and_update().clone();
+        let mut failures = Vec::new();
+        for (family, OfFamily { services, addresses }) in &wanted_now {
+            if let Some(servers) = servers.get_mut(family) {
+                failures.extend(servers.sync(services, addresses).await);
+            }
+        }
+        let is_retried = !failures.is_empty();
+        told = failures.into_iter().map(|failure| note_failure(failure, &told, events.as_ref())).collect();
+        let next = if is_retried { timeout(RETRY, wanted.changed()).await } else { Ok(wanted.changed().await) };
+        if matches!(next, Ok(Err(_))) {
+            return;
+        }
+    }
+}
+
+/// Says that a port cannot be had, unless it was said already. Returns what is said.
+fn note_failure(failure: ListenFailure, told: &BTreeSet<String>, events: Option<&Events>) -> String {
+    let message = format!("{failure}: {}", failure.source);
+    if !told.contains(&message) {
+        warn!("{message}");
+        if let Some(events) = events {
+            events.write(Occurrence::ServiceHealthServerFailed(failure.service, message.clone()));
+        }
+    }
+    message
+}
