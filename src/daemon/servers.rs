@@ -57,7 +57,7 @@ pub fn start(config: &Config, about: About, shared: &Shared, events: Option<&Eve
 }
 
 fn pages(config: &Config, about: About, shared: &Shared) -> MetricsPages {
-    let configz = config.effective.configz().to_string();
+    let configz = config.effective.configz();
     MetricsPages {
         metrics: Arc::clone(&shared.metrics),
         health: shared.health.clone(),

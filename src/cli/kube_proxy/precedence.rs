@@ -31,6 +31,9 @@ const BESIDE_A_FILE: [&str; 15] = [
     "log-json-info-buffer-size",
 ];
 
+/// Flags that set part of a field which another flag sets whole.
+const DEPRECATED: [&str; 2] = ["healthz-port", "metrics-port"];
+
 /// Flags and the fields of the file that say the same.
 pub const FIELDS: [(&str, &str); 50] = [
     ("kubeconfig", "clientConnection.kubeconfig"),
@@ -94,7 +97,8 @@ pub fn in_effect(config: &KubeProxyConfiguration) -> BTreeMap<String, String> {
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
     };
-    FIELDS.iter().map(|(flag, field)| ((*flag).to_owned(), value(field))).collect()
+    let fields = FIELDS.iter().filter(|(flag, _)| !DEPRECATED.contains(flag));
+    fields.map(|(flag, field)| ((*flag).to_owned(), value(field))).collect()
 }
 
 /// Flags, and the names of those that were given.

@@ -55,12 +55,7 @@ impl FeatureGates {
     /// All of them: name, stage as Kubernetes calls it (empty for what is no longer a trial), and whether it is on.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str, bool)> {
         TABLES.iter().flat_map(move |(names, gate)| {
-            let stage = match gate {
-                Gate::Alpha => "ALPHA",
-                Gate::Beta(_) => "BETA",
-                Gate::Locked(_) | Gate::Single(_) => "",
-            };
-            names.iter().map(move |name| (*name, stage, self.enabled(name)))
+            names.iter().map(move |name| (*name, stage(name, *gate), self.enabled(name)))
         })
     }
 }
@@ -77,6 +72,17 @@ fn gate(name: &str) -> Option<Gate> {
     TABLES.iter().find_map(|(names, gate)| names.contains(&name).then_some(*gate))
 }
 
+fn stage(name: &str, gate: Gate) -> &'static str {
+    match gate {
+        _ if DEPRECATED.contains(&name) => "DEPRECATED",
+        _ if name == ALL_ALPHA => "ALPHA",
+        _ if name == ALL_BETA => "BETA",
+        Gate::Alpha => "ALPHA",
+        Gate::Beta(_) => "BETA",
+        Gate::Locked(_) | Gate::Single(_) => "",
+    }
+}
+
 /// All gates, by what they are.
 const TABLES: [(&[&str], Gate); 7] = [
     (LOCKED_ON, Gate::Locked(true)),
@@ -86,6 +92,26 @@ const TABLES: [(&[&str], Gate); 7] = [
     (BETA_OFF, Gate::Beta(false)),
     (SINGLE_ON, Gate::Single(true)),
     (SINGLE_OFF, Gate::Single(false)),
+];
+
+/// Gates that are there for those who still set them.
+const DEPRECATED: &[&str] = &[
+    "AggregatedDiscoveryRemoveBetaType",
+    "AllowDNSOnlyNodeCSR",
+    "AllowInsecureKubeletCertificateSigningRequests",
+    "AllowOverwriteTerminationGracePeriodSeconds",
+    "ChangeContainerStatusOnKubeletRestart",
+    "DeclarativeValidationTakeover",
+    "DisableCPUQuotaWithExclusiveCPUs",
+    "DisableNodeKubeProxyVersion",
+    "GitRepoVolumeDriver",
+    "KMSv1",
+    "KubeletPodResourcesListUseActivePods",
+    "KubeletRegistrationGetOnExistsOnly",
+    "SeparateCacheWatchRPC",
+    "ServiceCIDRStatusFieldWiping",
+    "StorageNamespaceIndex",
+    "WindowsHostNetwork",
 ];
 
 /// Alpha features: off.

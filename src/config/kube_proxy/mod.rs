@@ -11,10 +11,13 @@ pub mod v1alpha1;
 
 use decode::{DecodeError, Decoded};
 use logging::VmoduleItem;
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 use v1alpha1::{API_VERSION, KIND, KubeProxyConfiguration};
+
+/// The API group, under which `/configz` has the object.
+const GROUP: &str = "kubeproxy.config.k8s.io";
 
 /// Why a file is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -76,9 +79,10 @@ pub fn shape() -> KubeProxyConfiguration {
 }
 
 impl KubeProxyConfiguration {
-    /// What kube-proxy serves at `/configz`.
-    pub fn configz(&self) -> Value {
-        json!({ "kubeproxy.config.k8s.io": self })
+    /// What kube-proxy serves at `/configz`: JSON.
+    pub fn configz(&self) -> String {
+        // It can always be written as JSON.
+        serde_json::to_string(&BTreeMap::from([(GROUP, self)])).unwrap_or_default()
     }
 
     /// The text that kube-proxy writes with `--write-config-to`: YAML, with keys in the order of the alphabet.

@@ -218,7 +218,7 @@ fn the_platform_has_defaults_of_its_own() {
 
 #[test]
 fn configz_has_the_object_under_its_group() {
-    let configz = KubeProxyConfiguration::with_defaults().configz();
+    let configz: Value = serde_json::from_str(&KubeProxyConfiguration::with_defaults().configz()).unwrap();
     let object = &configz["kubeproxy.config.k8s.io"];
     assert_eq!((&object["kind"], &object["apiVersion"]), (&KIND.into(), &API_VERSION.into()));
     assert_eq!(object["clientConnection"]["qps"], 5);

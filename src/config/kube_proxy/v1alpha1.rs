@@ -14,14 +14,14 @@ pub const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 /// The `kind` of a configuration file.
 pub const KIND: &str = "KubeProxyConfiguration";
 
-/// All that kube-proxy can be told in its file.
+/// All that kube-proxy can be told in its file, in the order in which it says it itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct KubeProxyConfiguration {
-    /// [`API_VERSION`].
-    pub api_version: String,
     /// [`KIND`].
     pub kind: String,
+    /// [`API_VERSION`].
+    pub api_version: String,
     /// Switches of alpha and beta features by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub feature_gates: BTreeMap<String, bool>,
