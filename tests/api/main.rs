@@ -22,4 +22,5 @@ mod bad_objects;
 mod events;
 mod faults;
 mod start;
+mod storm;
 mod streams;
