@@ -1,6 +1,7 @@
 //! Who we are to the server, and what we ask of it.
 
-use crate::api_server::{ApiServer, Credentials, Kick, Streams, TOKEN};
+use crate::api_server::{ApiServer, Credentials, Kick, Record, Streams, TOKEN};
+use crate::deployment::{Request, Role};
 use crate::follower::{Follower, settings};
 use crate::objects::{node, service, with};
 use ipvsd::source::kube::{Access, AccessError, Exchange, Kind, RequestObserver, Settings};
@@ -86,7 +87,7 @@ fn what_cannot_be_used_as_access_is_named() {
 }
 
 #[test]
-fn what_is_asked_for_is_within_the_rights_of_kube_proxy() {
+fn what_is_asked_for_is_what_kube_proxy_asks_for_and_the_role_allows() {
     let server = cluster();
     let follower = Follower::of(&server);
     follower.until_equal_to(&server);
@@ -105,6 +106,16 @@ fn what_is_asked_for_is_within_the_rights_of_kube_proxy() {
             "Watch services !service.kubernetes.io/service-proxy-name spec.clusterIP!=None",
         ]
     );
+    assert_allowed(&server);
+}
+
+/// Checks that the role of the deployment allows everything that was asked of a server.
+pub fn assert_allowed(server: &ApiServer) {
+    let role = Role::of_ipvsd();
+    for Record { method, target, .. } in server.records() {
+        let request = Request::of_http(&method, &target).unwrap();
+        assert!(role.allows(&request), "{method} {target}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Events about this node and its Services, as kube-proxy writes them.
 
+use crate::access::assert_allowed;
 use crate::api_server::{Answer, ApiServer, Fault, Verb};
 use crate::follower::settings;
 use crate::objects::NODE;
@@ -60,7 +61,16 @@ fn events_have_the_names_of_kube_proxy() {
         assert_eq!(fields(event), [beginning, end].concat());
     }
     assert_eq!(written.len(), 4);
-    assert_eq!(server.records()[0].summary(), "Create events.events.k8s.io");
+    assert_eq!(server.kinds_of_requests().into_iter().collect::<Vec<_>>(), ["Create events.events.k8s.io"]);
+}
+
+#[test]
+fn the_same_event_again_counts_up_the_first() {
+    let server = ApiServer::start();
+    write(&server, vec![Occurrence::Starting, Occurrence::Starting]);
+    assert_eq!(server.written()[1].pointer("/series/count"), Some(&2.into()));
+    assert_eq!(server.records()[1].verb, Verb::Patch);
+    assert_allowed(&server);
 }
 
 #[test]

@@ -12,6 +12,9 @@
 #[path = "../support/api_server/mod.rs"]
 mod api_server;
 
+#[allow(dead_code, reason = "each program that includes this uses a part of it")]
+#[path = "../support/deployment.rs"]
+mod deployment;
 #[path = "../support/follower.rs"]
 mod follower;
 #[path = "../support/objects.rs"]
@@ -22,4 +25,5 @@ mod bad_objects;
 mod events;
 mod faults;
 mod start;
+mod storm;
 mod streams;

@@ -13,6 +13,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tower::BoxError;
 
+/// The longest explanation of an error that is read, in bytes.
+const EXPLANATION: usize = 16 << 10;
+
 /// An answer of status 200, of which the body is still to come.
 #[derive(Debug)]
 pub(super) struct Answer(Body);
@@ -26,7 +29,7 @@ pub(super) async fn send(client: &Client, request: Request<Vec<u8>>, patience: D
     if head.status.is_success() {
         return Ok(Answer(body));
     }
-    let text = Answer(body).whole(patience).await.unwrap_or_default();
+    let text = Answer(body).beginning(patience).await;
     Err(refusal(head.status.as_u16(), &text, retry_after(&head.headers)))
 }
 
@@ -46,6 +49,16 @@ impl Answer {
                 }
             }
         }
+    }
+
+    /// As many bytes as an explanation needs, or those that came before the connection failed.
+    async fn beginning(mut self, patience: Duration) -> Vec<u8> {
+        let mut beginning = Vec::new();
+        while beginning.len() < EXPLANATION {
+            let Ok(Some(bytes)) = self.next(patience).await else { break };
+            beginning.extend_from_slice(&bytes);
+        }
+        beginning
     }
 
     /// All bytes.

@@ -43,6 +43,7 @@ use fold::Fold;
 use follow::{Follower, Heard, Shared};
 use std::convert::Infallible;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
@@ -158,22 +159,21 @@ pub async fn follow(settings: Settings, tell: impl FnMut(Told)) -> Infallible {
         never = follower(Kind::Services) => never,
         never = follower(Kind::EndpointSlices) => never,
         never = follower(Kind::Node) => never,
-        never = fold(inbox, Fold::new(settings.started), settings.timing.node, tell) => never,
+        never = gather(inbox, Fold::new(settings.started), settings.timing.node, tell) => never,
     }
 }
 
-/// Folds what is heard. Whatever is ready goes into one piece of news, and nothing is waited for.
-async fn fold(
+/// Passes on what is heard. Whatever is ready goes into one piece of news, and nothing is waited for.
+async fn gather(
     mut inbox: Receiver<(Kind, Heard)>,
     mut fold: Fold,
     node_patience: Duration,
     mut tell: impl FnMut(Told),
 ) -> Infallible {
-    let mut node_wait = std::pin::pin!(sleep(node_patience));
+    let mut node_wait = pin!(sleep(node_patience));
     loop {
         select! {
-            heard = inbox.recv() => {
-                let mut next = heard;
+            mut next = inbox.recv() => {
                 while let Some((kind, heard)) = next {
                     match heard {
                         Heard::Event(event) => fold.take(kind, event, Instant::now()),

@@ -19,6 +19,9 @@ pub enum Verb {
 /// A request.
 #[derive(Clone, Debug)]
 pub struct Record {
+    pub method: String,
+    /// Path and query as they came.
+    pub target: String,
     pub verb: Verb,
     /// Empty for the core group.
     pub group: String,
@@ -44,6 +47,8 @@ impl Record {
         let namespace = path.next_if_eq(&"namespaces").and_then(|_| path.next());
         let (resource, name) = (path.next().unwrap_or_default(), path.next());
         Self {
+            method: request.method.to_string(),
+            target: request.uri.to_string(),
             verb: verb(&request.method, name.is_some(), query.get("watch").is_some_and(|watch| watch == "true")),
             group: group.to_owned(),
             resource: resource.to_owned(),
