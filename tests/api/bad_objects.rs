@@ -45,6 +45,23 @@ fn an_object_that_becomes_bad_keeps_its_last_good_version_also_over_a_list() {
 }
 
 #[test]
+fn an_object_that_is_used_without_a_part_is_told_and_no_doubt() {
+    let server = ApiServer::start();
+    server.put(node("a"));
+    server.put(with(service("web", 1), "/metadata/annotations", json!({"ipvsd.io/scheduler": "the fastest"})));
+    let follower = Follower::of(&server);
+    follower.until_equal_to(&server);
+    assert_eq!(problems(&follower).len(), 1, "{:?}", problems(&follower));
+    assert!(problems(&follower)[0].contains("metadata.annotations[ipvsd.io/scheduler]"), "{:?}", problems(&follower));
+    assert!(!follower.seen().state.is_in_doubt());
+    server.put(service("other", 2));
+    follower.until_equal_to(&server);
+    assert_eq!(problems(&follower).len(), 1);
+    server.delete("Service", "default", "web");
+    follower.until("it is over", |seen| seen.problems.is_empty());
+}
+
+#[test]
 fn what_was_bad_from_the_start_is_doubt_until_it_is_good_or_gone() {
     let server = ApiServer::start();
     server.put(node("a"));
