@@ -132,6 +132,20 @@ fn a_server_that_comes_back_with_another_cluster_replaces_it_in_one_news() {
 }
 
 #[test]
+fn what_a_watch_has_lost_is_listed_at_once() {
+    let server = ApiServer::start();
+    server.put(node("a"));
+    let patient = Timing { first_retry: Duration::from_secs(600), longest_retry: Duration::from_secs(600), ..timing() };
+    let follower = Follower::with_timing(&server, patient);
+    follower.until_equal_to(&server);
+    server.wait_for_watches(3);
+    server.kick(Kick::Error(410));
+    server.put(service("web", 1));
+    follower.until_equal_to(&server);
+    assert!(follower.seen().readings.is_empty(), "that is no trouble");
+}
+
+#[test]
 fn the_rest_of_a_list_that_expired_is_no_list() {
     let server = ApiServer::start();
     server.set_streams(Streams::Refused);

@@ -25,6 +25,7 @@ use kube::api::{ListParams, WatchParams};
 use kube::core::{Request, Status};
 use serde_json::value::RawValue;
 use std::convert::Infallible;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -78,12 +79,24 @@ pub(super) struct Follower {
     works_since: Option<Instant>,
     /// Whether a failure was told that is not over.
     is_in_trouble: bool,
+    /// Whether the place was lost since a watch last worked. Listing anew for that once more needs a pause.
+    was_lost: bool,
 }
 
 impl Follower {
     pub(super) fn new(shared: Arc<Shared>, kind: Kind, heard: Sender<(Kind, Heard)>) -> Self {
         let backoff = Backoff::new(shared.timing.first_retry, shared.timing.longest_retry);
-        Self { shared, kind, heard, client: None, place: None, backoff, works_since: None, is_in_trouble: false }
+        Self {
+            shared,
+            kind,
+            heard,
+            client: None,
+            place: None,
+            backoff,
+            works_since: None,
+            is_in_trouble: false,
+            was_lost: false,
+        }
     }
 
     /// Follows until it is dropped.
@@ -125,6 +138,7 @@ impl Follower {
         let has_worked = self.works_since.is_some_and(|since| since.elapsed() >= WORKED);
         if has_worked {
             self.backoff.succeed();
+            self.was_lost = false;
         }
         match outcome {
             // A watch that ends at once would otherwise be asked for again without a pause.
@@ -139,12 +153,16 @@ impl Follower {
         if failure.asks_for_new_credentials() {
             self.client = None;
         }
-        let is_usual = has_worked || self.place.is_some() && failure.has_expired();
+        let is_lost = self.place.is_some() && failure.has_expired();
         if failure.needs_a_list() {
             self.place = None;
         }
+        // As after every long absence of the server, which has cost enough time.
+        if is_lost && !mem::replace(&mut self.was_lost, true) {
+            return;
+        }
         let retry_after = failure.retry_after();
-        if !is_usual {
+        if !has_worked && !is_lost {
             self.is_in_trouble = true;
             self.tell(Heard::Failed(failure)).await;
         }
@@ -277,7 +295,7 @@ impl Follower {
     }
 
     async fn is_well(&mut self) {
-        if std::mem::take(&mut self.is_in_trouble) {
+        if mem::take(&mut self.is_in_trouble) {
             self.tell(Heard::Well).await;
         }
     }
