@@ -71,22 +71,33 @@ fn a_list_of_many_pages_is_one_news() {
 }
 
 #[test]
-fn a_node_that_comes_in_time_is_in_the_first_news() {
+fn a_node_that_is_there_is_in_the_first_news() {
     let server = ApiServer::start();
     server.put(service("web", 1));
-    server.put(with(node("a"), "/status/addresses", json!([])));
-    let follower = Follower::of(&server);
-    server.wait_for_watches(3);
     server.put(node("b"));
+    let follower = Follower::of(&server);
     follower.until_equal_to(&server);
     assert_eq!(follower.seen().news, [["Node in b", "Service web", "1 Services", "0 EndpointSlices"]]);
-    assert_eq!(follower.seen().state.node_object().zone.as_deref(), Some("b"));
+    assert_eq!(follower.seen().notices, []);
 }
 
 #[test]
-fn without_its_node_the_rest_goes_on_after_a_while() {
+fn a_node_that_is_not_there_yet_is_not_waited_for() {
     let server = ApiServer::start();
     server.put(service("web", 1));
+    let follower = Follower::of(&server);
+    follower.until_equal_to(&server);
+    assert_eq!(follower.seen().news, [["Service web", "1 Services", "0 EndpointSlices"]]);
+    assert_eq!(follower.seen().notices, [Notice::NodeUnknown]);
+    server.put(with(node("a"), "/status/addresses", json!([])));
+    follower.until("the Node is told", |seen| seen.state.node_object().zone.as_deref() == Some("a"));
+}
+
+#[test]
+fn a_node_that_cannot_be_read_is_waited_for_only_a_while() {
+    let server = ApiServer::start();
+    server.put(service("web", 1));
+    server.fault(Fault::once(Answer::Status(503, None)).resource("nodes").times(3));
     let follower = Follower::with_timing(&server, Timing { node: Duration::from_millis(50), ..timing() });
     follower.until_equal_to(&server);
     assert_eq!(follower.seen().news, [["Service web", "1 Services", "0 EndpointSlices"]]);

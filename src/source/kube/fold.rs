@@ -83,13 +83,10 @@ impl Fold {
         !self.is_open && self.services.is_held() && self.slices.is_held()
     }
 
-    /// Goes on without the Node, which did not come up to `now`.
+    /// Goes on without the Node, which could not be read up to `now`.
     pub(super) fn waive_node(&mut self, now: Instant) {
-        if !self.node.is_known_enough() {
-            self.node.waive();
-            self.notices.push(Notice::NodeUnknown);
-            self.open(now);
-        }
+        self.node.waive();
+        self.open(now);
     }
 
     /// What came of the events since the last call, if anything did.
@@ -116,6 +113,7 @@ impl Fold {
         if self.waits_for_node() && self.node.is_known_enough() {
             self.is_open = true;
             self.received = Some(now);
+            self.notices.extend((!self.node.has_addresses()).then_some(Notice::NodeUnknown));
             self.changes.extend(self.node.known().cloned().map(Change::NodeObject));
             self.changes.extend(self.services.pass_on());
             self.changes.extend(self.slices.pass_on());

@@ -80,7 +80,7 @@ pub struct Timing {
     pub first_retry: Duration,
     /// After many failures.
     pub longest_retry: Duration,
-    /// For the Node object, when everything else is there.
+    /// For a reading of the Node object, when everything else is there.
     pub node: Duration,
 }
 
@@ -126,7 +126,7 @@ pub struct News {
 /// Something about the Node object that is worth a line in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// It did not come in time, or has no addresses; everything else goes on.
+    /// It is not there, has no addresses, or could not be read in time; everything else goes on.
     NodeUnknown,
     /// It was deleted. What it said stays in force.
     NodeGone,

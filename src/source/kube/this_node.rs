@@ -18,7 +18,7 @@ pub(super) struct ThisNode {
     is_there: bool,
     /// Whether the list in the making has it; the same as [`ThisNode::is_there`] where none is.
     is_listed: bool,
-    /// Whether nobody waits for it any longer.
+    /// Whether nobody waits for it any longer: a list was complete, or it takes too long.
     is_waived: bool,
 }
 
@@ -42,7 +42,10 @@ impl ThisNode {
                 self.is_listed = false;
                 None
             }
-            Event::ListEnds => None,
+            Event::ListEnds => {
+                self.is_waived = true;
+                None
+            }
         };
         let was_there = mem::replace(&mut self.is_there, self.is_listed);
         if was_there && !self.is_there {
@@ -74,10 +77,15 @@ impl ThisNode {
         self.known.as_ref()
     }
 
-    /// Whether nothing more is worth waiting for. A Node without addresses has just been made; they come with the
-    /// kubelet's first report.
+    /// Whether nothing more is worth waiting for. A Node that is not there, or has no addresses yet, is not: Services
+    /// work without it, and what it says later takes effect then.
     pub(super) fn is_known_enough(&self) -> bool {
-        self.is_waived || self.known.as_ref().is_some_and(|node| !node.addresses.is_empty())
+        self.is_waived
+    }
+
+    /// Whether it has said where it can be reached.
+    pub(super) fn has_addresses(&self) -> bool {
+        self.known.as_ref().is_some_and(|node| !node.addresses.is_empty())
     }
 
     /// Nobody waits for it any longer.
