@@ -41,13 +41,13 @@ pub struct KubeProxyFlags {
     /// Credentials for the API server [default: those of the pod]
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// Type of what is sent to the API server [default: application/vnd.kubernetes.protobuf]
+    /// Accepted, unused: ipvsd speaks JSON [default: application/vnd.kubernetes.protobuf]
     #[arg(long, value_name = "TYPE")]
     pub kube_api_content_type: Option<String>,
-    /// Requests at once [default: 10]
+    /// Accepted, unused: requests to the API server at once [default: 10]
     #[arg(long, value_name = "NUMBER")]
     pub kube_api_burst: Option<i32>,
-    /// Requests a second [default: 5]
+    /// Accepted, unused: requests to the API server a second [default: 5]
     #[arg(long, value_name = "NUMBER")]
     pub kube_api_qps: Option<f32>,
     /// How often everything is asked of the API server again [default: 15m]

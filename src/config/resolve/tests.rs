@@ -5,6 +5,7 @@ use crate::config::kube_proxy;
 use crate::desired::NodePortAddresses;
 use crate::model::SchedulerFlags;
 use ipnet::IpNet;
+use proptest::prelude::*;
 use std::net::IpAddr;
 
 const HEADER: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
@@ -288,6 +289,23 @@ fn a_directory_takes_the_place_of_the_cluster() {
     assert_eq!(config.input, Input::Manifests("dir".into()));
     assert_eq!((config.options.drain_timeout, config.files), (Duration::from_secs(7), vec!["file".into()]));
     assert_eq!(config.notices, ["first"]);
+}
+
+proptest! {
+    #[test]
+    fn no_values_are_too_much(at in 0_usize..1100, length in 0_usize..20, with in "[-0-9a-z/,.:\\[\\]\" ]{0,12}") {
+        let mut text: Vec<char> = include_str!("../../../tests/fixtures/kube-proxy/ipvs.yaml").chars().collect();
+        let start = at.min(text.len());
+        let end = (start + length).min(text.len());
+        text.splice(start..end, with.chars());
+        if let Ok(decoded) = kube_proxy::parse(&text.into_iter().collect::<String>()) {
+            let mut effective = decoded.object;
+            effective.set_platform_defaults();
+            if let Ok(config) = resolve(Request { effective, ..Request::default() }) {
+                _ = (config.logging.filter(), config.effective.to_yaml());
+            }
+        }
+    }
 }
 
 fn cidrs(texts: &[&str]) -> Vec<IpNet> {
