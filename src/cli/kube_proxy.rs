@@ -8,7 +8,7 @@ mod values;
 
 pub use precedence::{FIELDS, Given, in_effect};
 pub use values::Version;
-use values::{boolean, gate, ip, socket, vmodule_item};
+use values::{boolean, gate, ip, path, socket, vmodule_item};
 
 use crate::config::duration::GoDuration;
 use crate::config::kube_proxy::logging::{Quantity, VmoduleItem};
@@ -20,10 +20,10 @@ use std::path::PathBuf;
 #[command(next_help_heading = "kube-proxy's flags, most of which have no effect beside --config")]
 pub struct KubeProxyFlags {
     /// kube-proxy's configuration file, YAML or JSON
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path)]
     pub config: Option<PathBuf>,
     /// Write the configuration in effect to this file and exit
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path)]
     pub write_config_to: Option<PathBuf>,
     /// Remove what ipvsd made and what kube-proxy's ipvs mode left, and exit
     #[arg(long, value_name = "BOOL", value_parser = boolean)]
@@ -39,7 +39,7 @@ pub struct KubeProxyFlags {
     #[arg(long, value_name = "URL")]
     pub master: Option<String>,
     /// Credentials for the API server [default: those of the pod]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path)]
     pub kubeconfig: Option<PathBuf>,
     /// Accepted, unused: ipvsd speaks JSON [default: application/vnd.kubernetes.protobuf]
     #[arg(long, value_name = "TYPE")]

@@ -55,6 +55,8 @@ fn every_field_that_is_wrong_is_named_with_its_value() {
             "mode: ipvs\nipvs: {scheduler: RR}",
             "ipvs.scheduler: \"RR\" is not a scheduler name: 1 to 15 characters of a-z, 0-9, _ and - are",
         ),
+        ("clientConnection: {qps: 1e300}", "clientConnection.qps: inf must be a number of 32 bits"),
+        ("bindAddress: \"1\\n2\"", "bindAddress: 1\\n2 must be an IP address"),
         ("configSyncPeriod: -1s", "configSyncPeriod: -1s must be longer than 0"),
         ("bindAddress: 10.10.12.11:2000", "bindAddress: 10.10.12.11:2000 must be an IP address"),
         ("bindAddress: \"[::]\"", "bindAddress: [::] must be an IP address"),
@@ -101,10 +103,10 @@ fn every_field_that_is_wrong_is_named_with_its_value() {
         ("nodePortAddresses: [127.0.0.1/32, primary]", "nodePortAddresses[1]: primary must stand alone, without CIDRs"),
         ("hostnameOverride: \"  \"", "hostnameOverride: \"  \" must not be blank"),
         ("showHiddenMetricsForVersion: \"1\"", "showHiddenMetricsForVersion: 1 must be MAJOR.MINOR"),
-        ("featureGates: {Nonsense: true}", "featureGates: Nonsense=true cannot be: there is no feature gate Nonsense"),
+        ("featureGates: {Nonsense: true}", "featureGates.Nonsense: true cannot be: there is no such feature gate"),
         (
             "featureGates: {NFTablesProxyMode: false}",
-            "featureGates: NFTablesProxyMode=false cannot be: NFTablesProxyMode cannot be false: it is locked to true",
+            "featureGates.NFTablesProxyMode: false cannot be: this feature gate is locked to true",
         ),
         ("logging: {flushFrequency: -1s}", "logging.flushFrequency: -1s must be longer than 0"),
         ("logging: {format: xml}", "logging.format: xml must be text or json"),
@@ -120,7 +122,7 @@ fn every_field_that_is_wrong_is_named_with_its_value() {
         ),
         (
             "logging: {options: {json: {infoBufferSize: 1Ki}}}",
-            "logging.options.json.infoBufferSize: true needs the feature gate LoggingAlphaOptions",
+            "logging.options.json.infoBufferSize: 1Ki needs the feature gate LoggingAlphaOptions",
         ),
     ] {
         let mut messages = refused(fields);
