@@ -50,7 +50,7 @@ pub struct KubeProxyFlags {
     /// Accepted, unused: requests to the API server a second [default: 5]
     #[arg(long, value_name = "NUMBER")]
     pub kube_api_qps: Option<f32>,
-    /// How often everything is asked of the API server again [default: 15m]
+    /// Accepted, unused: a watch that breaks is resumed [default: 15m]
     #[arg(long, value_name = "DURATION")]
     pub config_sync_period: Option<GoDuration>,
     /// Features on or off: NAME=true,NAME=false
