@@ -30,7 +30,9 @@ struct KubeProxyLine {
 
 /// Whether the program was started as `kube-proxy`.
 pub fn is_our_name() -> bool {
-    env::args_os().next().is_some_and(|program| Path::new(&program).file_stem().is_some_and(|n| n == "kube-proxy"))
+    env::args_os()
+        .next()
+        .is_some_and(|program| Path::new(&program).file_name().is_some_and(|name| name == "kube-proxy"))
 }
 
 /// Runs as kube-proxy with the process's arguments.

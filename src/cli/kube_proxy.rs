@@ -8,7 +8,7 @@ mod values;
 
 pub use precedence::{FIELDS, Given, in_effect};
 pub use values::Version;
-use values::{boolean, gate, ip, socket, vmodule_item};
+use values::{boolean, gate, ip, path, socket, vmodule_item};
 
 use crate::config::duration::GoDuration;
 use crate::config::kube_proxy::logging::{Quantity, VmoduleItem};
@@ -20,10 +20,10 @@ use std::path::PathBuf;
 #[command(next_help_heading = "kube-proxy's flags, most of which have no effect beside --config")]
 pub struct KubeProxyFlags {
     /// kube-proxy's configuration file, YAML or JSON
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path)]
     pub config: Option<PathBuf>,
     /// Write the configuration in effect to this file and exit
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path)]
     pub write_config_to: Option<PathBuf>,
     /// Remove what ipvsd made and what kube-proxy's ipvs mode left, and exit
     #[arg(long, value_name = "BOOL", value_parser = boolean)]
@@ -39,18 +39,18 @@ pub struct KubeProxyFlags {
     #[arg(long, value_name = "URL")]
     pub master: Option<String>,
     /// Credentials for the API server [default: those of the pod]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path)]
     pub kubeconfig: Option<PathBuf>,
-    /// Type of what is sent to the API server [default: application/vnd.kubernetes.protobuf]
+    /// Accepted, unused: ipvsd speaks JSON [default: application/vnd.kubernetes.protobuf]
     #[arg(long, value_name = "TYPE")]
     pub kube_api_content_type: Option<String>,
-    /// Requests at once [default: 10]
+    /// Accepted, unused: requests to the API server at once [default: 10]
     #[arg(long, value_name = "NUMBER")]
     pub kube_api_burst: Option<i32>,
-    /// Requests a second [default: 5]
+    /// Accepted, unused: requests to the API server a second [default: 5]
     #[arg(long, value_name = "NUMBER")]
     pub kube_api_qps: Option<f32>,
-    /// How often everything is asked of the API server again [default: 15m]
+    /// Accepted, unused: a watch that breaks is resumed [default: 15m]
     #[arg(long, value_name = "DURATION")]
     pub config_sync_period: Option<GoDuration>,
     /// Features on or off: NAME=true,NAME=false

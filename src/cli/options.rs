@@ -103,9 +103,10 @@ impl ProxyOptions {
 
 /// Names each field by the flag that sets it.
 fn by_flag(error: ResolveError) -> ResolveError {
-    let flag_of = |field: String| match FIELDS.iter().find(|(_, known)| field.starts_with(known)) {
-        Some((flag, _)) => format!("--{flag}"),
-        None => field,
+    // What is behind the field is a part of it: an index, or the name of a feature gate.
+    let flag_of = |field: String| {
+        let found = FIELDS.iter().find_map(|(flag, known)| Some((flag, field.strip_prefix(known)?)));
+        found.map_or_else(|| field.clone(), |(flag, part)| format!("--{flag}{}", part.replacen('.', " ", 1)))
     };
     match error {
         ResolveError::Invalid(invalid) => ResolveError::Invalid(

@@ -102,10 +102,11 @@ fn format(text: &str, gates: &FeatureGates, checks: &mut Checks) -> LogFormat {
 }
 
 fn check_options(name: &str, options: &OutputRouting, gates: &FeatureGates, checks: &mut Checks) {
-    let set = [("splitStream", options.split_stream), ("infoBufferSize", !options.info_buffer_size.is_zero())];
-    for (field, _) in set.into_iter().filter(|(_, set)| *set && !gates.enabled("LoggingAlphaOptions")) {
+    let (split, buffer) = (options.split_stream, &options.info_buffer_size);
+    let set = [("splitStream", split, split.to_string()), ("infoBufferSize", !buffer.is_zero(), buffer.to_string())];
+    for (field, _, value) in set.into_iter().filter(|(_, set, _)| *set && !gates.enabled("LoggingAlphaOptions")) {
         let field = format!("logging.options.{name}.{field}");
-        checks.refuse(&field, true, "needs the feature gate LoggingAlphaOptions");
+        checks.refuse(&field, value, "needs the feature gate LoggingAlphaOptions");
     }
 }
 

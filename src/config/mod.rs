@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod duration;
+pub mod families;
 pub mod kube_proxy;
 pub mod logging;
 pub mod network;

@@ -11,7 +11,7 @@ mod store;
 
 pub use endpoint::{Endpoint, EndpointSlice, NodeHint, SlicePort, Zones};
 pub use node::{Node, NodeObject};
-pub use problem::{ObjectRef, Origin, Problem};
+pub use problem::{ObjectRef, OneLine, Origin, Problem};
 pub use service::{Families, Scheduling, Service, ServicePort, TrafficPolicy};
 pub use store::{Change, State};
 

@@ -75,6 +75,16 @@ impl fmt::Display for Problem {
     }
 }
 
+/// A text as one line without control characters.
+#[derive(Clone, Copy, Debug)]
+pub struct OneLine<T>(pub T);
+
+impl<T: fmt::Display> fmt::Display for OneLine<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Line(f), "{}", self.0)
+    }
+}
+
 /// Writes control characters, and those that end a line or turn its direction, as escapes (`\n`, `\u{1b}`).
 struct Line<'a, 'f>(&'a mut fmt::Formatter<'f>);
 

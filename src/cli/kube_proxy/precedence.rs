@@ -128,11 +128,11 @@ impl Given {
 
     /// What the flags alone say, over `defaults`, with a notice for each that has no effect.
     pub fn alone(&self, defaults: KubeProxyConfiguration, notices: &mut Vec<String>) -> KubeProxyConfiguration {
-        // What kube-proxy shows as the default of every mode's flags is what it has in effect before it reads them.
-        let Periods { sync, min_sync } = defaults.periods();
+        // Quirk: these are the defaults whatever the mode turns out to be, and so those of another mode's section.
+        let periods = defaults.periods();
         let mut config = defaults;
         set(&mut config.mode, &self.flags.proxy_mode);
-        self.set_periods(&mut config, Periods { sync, min_sync }, notices);
+        self.set_periods(&mut config, periods, notices);
         config.set_only_masquerade_all(self.flags.masquerade_all.unwrap_or_default());
         self.set_modes(&mut config);
         self.set_cluster(&mut config);
@@ -213,6 +213,8 @@ impl Given {
             // Another quirk: where the configuration is only written, ports are left out.
             if flags.write_config_to.is_none() {
                 set_port(name, field, port, notices);
+            } else if port.0.is_some() {
+                notices.push(format!("--{name}-port has no effect beside --write-config-to, as in kube-proxy"));
             }
         }
         set(&mut config.bind_address_hard_fail, &flags.bind_address_hard_fail);
@@ -322,7 +324,11 @@ impl FromArgMatches for Given {
         let ids = ids();
         let given = ids.iter().filter(|id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine));
         let names = given.map(|id| id.as_str().replace('_', "-")).collect();
-        Ok(Self { flags: KubeProxyFlags::from_arg_matches(matches)?, names })
+        let mut flags = KubeProxyFlags::from_arg_matches(matches)?;
+        for path in [&mut flags.config, &mut flags.write_config_to] {
+            *path = path.take().filter(|path| !path.as_os_str().is_empty());
+        }
+        Ok(Self { flags, names })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

@@ -255,6 +255,15 @@ fn a_deprecated_port_counts_only_for_an_address_without_one() {
 }
 
 #[test]
+fn empty_paths_are_none() {
+    let config = resolved(&["--config=", "--kubeconfig=", "--write-config-to=", "--master="]);
+    let Input::Cluster(cluster) = config.input else { panic!("a cluster") };
+    assert_eq!((config.files, cluster.kubeconfig, cluster.master), (Vec::new(), None, None));
+    let config = resolved(&["--write-config-to=x", "--metrics-port=5"]);
+    assert_eq!(config.notices[0], "--metrics-port has no effect beside --write-config-to, as in kube-proxy");
+}
+
+#[test]
 fn flags_are_written_as_for_kube_proxy() {
     for (line, field, wanted) in [
         ("--masquerade-all", "iptables.masqueradeAll", json!(true)),
@@ -291,7 +300,8 @@ fn a_bad_value_is_named_with_its_flag() {
         ("--ipvs-tcp-timeout 5", "\"5\" is not a duration: write 30s, 1m30s, 250ms or 0"),
         ("--vmodule=a", "\"a\" must be PATTERN=NUMBER"),
         ("--feature-gates=A", "\"A\" must be NAME=true or NAME=false"),
-        ("--feature-gates=A=true", "there is no feature gate A"),
+        ("--feature-gates=A=true", "--feature-gates A: true cannot be: there is no such feature gate"),
+        ("--nodeport-addresses=10.0.0.0/8,x", "--nodeport-addresses[1]: \"x\" must be a CIDR"),
         ("-v=-1", "invalid"),
         ("--iptables-masquerade-bit 32", "32 must be 0 to 31"),
         ("--proxy-mode foo", "foo must be iptables, ipvs, nftables or nothing"),

@@ -2,6 +2,8 @@
 
 use crate::config::address;
 use crate::config::kube_proxy::logging::VmoduleItem;
+use std::convert::Infallible;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// What `--version` asks for.
@@ -36,6 +38,11 @@ pub fn boolean(text: &str) -> Result<bool, &'static str> {
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
         _ => Err("must be true or false"),
     }
+}
+
+/// A path, or nothing.
+pub fn path(text: &str) -> Result<PathBuf, Infallible> {
+    Ok(PathBuf::from(text))
 }
 
 /// `NAME=true`; nothing at all is no gate.

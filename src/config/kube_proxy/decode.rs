@@ -4,11 +4,12 @@
 //! kube-proxy turns YAML 1.1 into JSON before it looks at fields, and so does this: a plain `yes` is a boolean, a
 //! plain `5` is no text. A null is the same as nothing.
 
+use crate::state::OneLine;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 use serde_saphyr::options::DuplicateKeyPolicy;
-use std::fmt::{self, Formatter};
+use std::fmt::{self, Display, Formatter};
 
 /// Why a text cannot be read as an object.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,13 @@ pub enum DecodeError {
         /// What is wrong with it.
         message: String,
     },
+}
+
+impl DecodeError {
+    /// Something is wrong with a field. Both are made one line, since they may have anything of the text in them.
+    pub(super) fn field(field: &str, message: impl Display) -> Self {
+        Self::Field { field: OneLine(field).to_string(), message: OneLine(message).to_string() }
+    }
 }
 
 /// An object, and what was found beside its fields.
@@ -49,7 +57,7 @@ pub fn decode<T: Serialize + DeserializeOwned>(text: &str, shape: &T) -> Result<
     let shape = serde_json::to_value(shape).unwrap_or_default();
     find_unknown(&value, &shape, "", &mut warnings)?;
     let object = serde_path_to_error::deserialize(value)
-        .map_err(|error| DecodeError::Field { field: error.path().to_string(), message: error.inner().to_string() })?;
+        .map_err(|error| DecodeError::field(&error.path().to_string(), error.inner()))?;
     Ok(Decoded { object, warnings })
 }
 
@@ -65,7 +73,7 @@ fn parse(text: &str) -> Result<(Node, Vec<String>), DecodeError> {
     let mut bytes = text.as_bytes();
     let mut documents = serde_saphyr::read_with_options::<_, Node>(&mut bytes, options);
     let first = documents.next().ok_or(DecodeError::Empty)?;
-    let first = first.map_err(|error| DecodeError::Syntax(error.without_snippet().to_string()))?;
+    let first = first.map_err(|error| DecodeError::Syntax(OneLine(error.without_snippet()).to_string()))?;
     let more = documents.next().is_some().then(|| "only the first document is read, as in kube-proxy".to_owned());
     Ok((first, more.into_iter().collect()))
 }
@@ -126,8 +134,7 @@ fn find_unknown(value: &Value, shape: &Value, path: &str, warnings: &mut Vec<Str
             items.try_for_each(|(index, item)| find_unknown(item, shape, &format!("{path}[{index}]"), warnings))
         }
         (_, Value::Object(_)) => {
-            let field = if path.is_empty() { "." } else { path };
-            Err(DecodeError::Field { field: field.to_owned(), message: "must be a map of fields".into() })
+            Err(DecodeError::field(if path.is_empty() { "." } else { path }, "must be a map of fields"))
         }
         _ => Ok(()),
     }

@@ -17,6 +17,17 @@ pub struct FeatureGates {
     set: BTreeMap<String, bool>,
 }
 
+/// A gate that cannot be set so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Objection {
+    /// Its name.
+    pub name: String,
+    /// What it was set to.
+    pub on: bool,
+    /// Why it cannot be.
+    pub why: &'static str,
+}
+
 /// What a gate is when nobody sets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gate {
@@ -31,11 +42,11 @@ enum Gate {
 }
 
 impl FeatureGates {
-    /// The gates in effect when `wanted` are set, or a sentence for each that cannot be set so.
+    /// The gates in effect when `wanted` are set.
     ///
     /// # Errors
-    /// A sentence for each gate that there is not, or that cannot be changed.
-    pub fn new(wanted: &BTreeMap<String, bool>) -> Result<Self, Vec<String>> {
+    /// Each gate that there is not, or that cannot be changed.
+    pub fn new(wanted: &BTreeMap<String, bool>) -> Result<Self, Vec<Objection>> {
         let wrong: Vec<_> = wanted.iter().filter_map(|(name, on)| objection(name, *on)).collect();
         if wrong.is_empty() { Ok(Self { set: wanted.clone() }) } else { Err(wrong) }
     }
@@ -60,12 +71,14 @@ impl FeatureGates {
     }
 }
 
-fn objection(name: &str, on: bool) -> Option<String> {
-    match gate(name) {
-        None => Some(format!("there is no feature gate {name}")),
-        Some(Gate::Locked(locked)) if locked != on => Some(format!("{name} cannot be {on}: it is locked to {locked}")),
-        Some(_) => None,
-    }
+fn objection(name: &str, on: bool) -> Option<Objection> {
+    let why = match gate(name) {
+        None => "there is no such feature gate",
+        Some(Gate::Locked(true)) if !on => "this feature gate is locked to true",
+        Some(Gate::Locked(false)) if on => "this feature gate is locked to false",
+        Some(_) => return None,
+    };
+    Some(Objection { name: name.to_owned(), on, why })
 }
 
 fn gate(name: &str) -> Option<Gate> {
@@ -386,7 +399,8 @@ mod tests {
     use super::*;
 
     fn gates(wanted: &[(&str, bool)]) -> Result<FeatureGates, Vec<String>> {
-        FeatureGates::new(&wanted.iter().map(|(name, on)| ((*name).to_owned(), *on)).collect())
+        let objections = FeatureGates::new(&wanted.iter().map(|(name, on)| ((*name).to_owned(), *on)).collect());
+        objections.map_err(|all| all.iter().map(|one| format!("{} {}: {}", one.name, one.on, one.why)).collect())
     }
 
     #[test]
@@ -433,9 +447,9 @@ mod tests {
         assert_eq!(
             gates(&[("Nonsense", true), ("MultiCIDRServiceAllocator", false), ("GitRepoVolumeDriver", true)]),
             Err(vec![
-                "GitRepoVolumeDriver cannot be true: it is locked to false".into(),
-                "MultiCIDRServiceAllocator cannot be false: it is locked to true".into(),
-                "there is no feature gate Nonsense".into(),
+                "GitRepoVolumeDriver true: this feature gate is locked to false".into(),
+                "MultiCIDRServiceAllocator false: this feature gate is locked to true".into(),
+                "Nonsense true: there is no such feature gate".into(),
             ])
         );
         assert!(gates(&[("MultiCIDRServiceAllocator", true), ("NFTablesProxyMode", true)]).is_ok());

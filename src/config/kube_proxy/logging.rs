@@ -3,6 +3,7 @@
 use crate::config::duration::GoDuration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::Value;
+use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
 /// `logging`.
@@ -91,6 +92,12 @@ impl Quantity {
     /// Whether it is nothing.
     pub fn is_zero(&self) -> bool {
         !self.0.split(['e', 'E']).next().unwrap_or_default().contains(|c: char| matches!(c, '1'..='9'))
+    }
+}
+
+impl Display for Quantity {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -60,8 +60,7 @@ pub fn parse(text: &str) -> Result<Decoded<KubeProxyConfiguration>, DecodeError>
         [("apiVersion", &decoded.object.api_version, API_VERSION), ("kind", &decoded.object.kind, KIND)]
     {
         if found != wanted {
-            let message = format!("{found:?} must be {wanted}");
-            return Err(DecodeError::Field { field: field.into(), message });
+            return Err(DecodeError::field(field, format_args!("{found:?} must be {wanted}")));
         }
     }
     decoded.object.set_defaults();

@@ -2,6 +2,7 @@
 
 use crate::config::duration::GoDuration;
 use crate::model::address;
+use crate::state::OneLine;
 use ipnet::IpNet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -31,7 +32,7 @@ pub struct Checks {
 impl Checks {
     /// A value is wrong.
     pub fn refuse(&mut self, field: &str, value: impl Display, message: impl Into<String>) {
-        let value = value.to_string();
+        let value = OneLine(value).to_string();
         let value = if value.is_empty() { "\"\"".to_owned() } else { value };
         self.invalid.push(InvalidField { field: field.to_owned(), value, message: message.into() });
     }

@@ -5,7 +5,7 @@ mod unused;
 
 use super::address;
 use super::duration::GoDuration;
-use super::kube_proxy::gates::FeatureGates;
+use super::kube_proxy::gates::{FeatureGates, Objection};
 use super::kube_proxy::v1alpha1::{ConntrackConfiguration, KubeProxyConfiguration};
 use super::logging::Logging;
 use super::network::{self, DetectLocal, Masquerade};
@@ -15,7 +15,7 @@ use crate::kernel::node_setup::{Conntrack, IpvsTimeouts, NodeSetup};
 use crate::model::SchedulerName;
 use crate::reconcile::pace::Intervals;
 use crate::reconcile::{Options, Takeover};
-use crate::state::Scheduling;
+use crate::state::{OneLine, Scheduling};
 use checks::InvalidField as Invalid;
 pub use checks::{Checks, InvalidField};
 use std::net::SocketAddr;
@@ -72,7 +72,9 @@ pub fn resolve(request: Request) -> Result<Config, ResolveError> {
     if config.effective.mode == "nftables" {
         return Err(ResolveError::Nftables);
     }
-    Ok(Config { notices: checks.notices, ..config })
+    // They name keys and patterns of files, and go to logs and terminals.
+    let notices = checks.notices.iter().map(|notice| OneLine(notice).to_string()).collect();
+    Ok(Config { notices, ..config })
 }
 
 /// The configuration, with anything in the place of what is refused.
@@ -123,9 +125,8 @@ fn mode(config: &KubeProxyConfiguration, checks: &mut Checks) {
 
 fn gates(config: &KubeProxyConfiguration, checks: &mut Checks) -> FeatureGates {
     FeatureGates::new(&config.feature_gates).unwrap_or_else(|objections| {
-        for objection in objections {
-            let names: Vec<_> = config.feature_gates.iter().map(|(name, on)| format!("{name}={on}")).collect();
-            checks.refuse("featureGates", names.join(","), format!("cannot be: {objection}"));
+        for Objection { name, on, why } in objections {
+            checks.refuse(&format!("featureGates.{name}"), on, format!("cannot be: {why}"));
         }
         FeatureGates::default()
     })
@@ -233,6 +234,9 @@ fn input(request: &Request, config: &KubeProxyConfiguration, checks: &mut Checks
     let connection = &config.client_connection;
     let burst = checks.within("clientConnection.burst", connection.burst, 0..=i32::MAX);
     let resync = checks.positive("configSyncPeriod", config.config_sync_period);
+    if !connection.qps.is_finite() {
+        checks.refuse("clientConnection.qps", connection.qps, "must be a number of 32 bits");
+    }
     if let Some(directory) = &request.manifests {
         return Input::Manifests(directory.clone());
     }

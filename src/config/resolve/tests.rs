@@ -5,6 +5,7 @@ use crate::config::kube_proxy;
 use crate::desired::NodePortAddresses;
 use crate::model::SchedulerFlags;
 use ipnet::IpNet;
+use proptest::prelude::*;
 use std::net::IpAddr;
 
 const HEADER: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
@@ -54,6 +55,8 @@ fn every_field_that_is_wrong_is_named_with_its_value() {
             "mode: ipvs\nipvs: {scheduler: RR}",
             "ipvs.scheduler: \"RR\" is not a scheduler name: 1 to 15 characters of a-z, 0-9, _ and - are",
         ),
+        ("clientConnection: {qps: 1e300}", "clientConnection.qps: inf must be a number of 32 bits"),
+        ("bindAddress: \"1\\n2\"", "bindAddress: 1\\n2 must be an IP address"),
         ("configSyncPeriod: -1s", "configSyncPeriod: -1s must be longer than 0"),
         ("bindAddress: 10.10.12.11:2000", "bindAddress: 10.10.12.11:2000 must be an IP address"),
         ("bindAddress: \"[::]\"", "bindAddress: [::] must be an IP address"),
@@ -100,10 +103,10 @@ fn every_field_that_is_wrong_is_named_with_its_value() {
         ("nodePortAddresses: [127.0.0.1/32, primary]", "nodePortAddresses[1]: primary must stand alone, without CIDRs"),
         ("hostnameOverride: \"  \"", "hostnameOverride: \"  \" must not be blank"),
         ("showHiddenMetricsForVersion: \"1\"", "showHiddenMetricsForVersion: 1 must be MAJOR.MINOR"),
-        ("featureGates: {Nonsense: true}", "featureGates: Nonsense=true cannot be: there is no feature gate Nonsense"),
+        ("featureGates: {Nonsense: true}", "featureGates.Nonsense: true cannot be: there is no such feature gate"),
         (
             "featureGates: {NFTablesProxyMode: false}",
-            "featureGates: NFTablesProxyMode=false cannot be: NFTablesProxyMode cannot be false: it is locked to true",
+            "featureGates.NFTablesProxyMode: false cannot be: this feature gate is locked to true",
         ),
         ("logging: {flushFrequency: -1s}", "logging.flushFrequency: -1s must be longer than 0"),
         ("logging: {format: xml}", "logging.format: xml must be text or json"),
@@ -119,7 +122,7 @@ fn every_field_that_is_wrong_is_named_with_its_value() {
         ),
         (
             "logging: {options: {json: {infoBufferSize: 1Ki}}}",
-            "logging.options.json.infoBufferSize: true needs the feature gate LoggingAlphaOptions",
+            "logging.options.json.infoBufferSize: 1Ki needs the feature gate LoggingAlphaOptions",
         ),
     ] {
         let mut messages = refused(fields);
@@ -288,6 +291,23 @@ fn a_directory_takes_the_place_of_the_cluster() {
     assert_eq!(config.input, Input::Manifests("dir".into()));
     assert_eq!((config.options.drain_timeout, config.files), (Duration::from_secs(7), vec!["file".into()]));
     assert_eq!(config.notices, ["first"]);
+}
+
+proptest! {
+    #[test]
+    fn no_values_are_too_much(at in 0_usize..1100, length in 0_usize..20, with in "[-0-9a-z/,.:\\[\\]\" ]{0,12}") {
+        let mut text: Vec<char> = include_str!("../../../tests/fixtures/kube-proxy/ipvs.yaml").chars().collect();
+        let start = at.min(text.len());
+        let end = (start + length).min(text.len());
+        text.splice(start..end, with.chars());
+        if let Ok(decoded) = kube_proxy::parse(&text.into_iter().collect::<String>()) {
+            let mut effective = decoded.object;
+            effective.set_platform_defaults();
+            if let Ok(config) = resolve(Request { effective, ..Request::default() }) {
+                _ = (config.logging.filter(), config.effective.to_yaml());
+            }
+        }
+    }
 }
 
 fn cidrs(texts: &[&str]) -> Vec<IpNet> {
