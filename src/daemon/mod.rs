@@ -80,6 +80,9 @@ async fn live(config: Config, invocation: Invocation, (kernel, node): (Linux, &s
     let mut sources = Sources::open(&config, Listener { node, metrics: Some(&shared.metrics) }).await?;
     let (wheel_sender, inbox) = mpsc::channel();
     for message in sources.first().await? {
+        if let (Message::Node(facts), Input::Cluster(_)) = (&message, &config.input) {
+            node::check_families(&config, facts)?;
+        }
         wheel_sender.send(message)?;
     }
     let mut fatal = servers::start(&config, invocation.about, &shared, events.as_ref());

@@ -1,11 +1,13 @@
 //! This node at the start: what it is called, which families it has, and whether its kernel can balance.
 
 use super::probe;
-use crate::config::Config;
+use crate::config::families::Families;
+use crate::config::{self, Config};
 use crate::kernel::linux::Linux;
 use crate::kernel::node_setup;
 use crate::model::Family;
 use crate::source::node::host_name;
+use crate::state::Node;
 use anyhow::Context;
 use std::fs;
 use tracing::{info, warn};
@@ -30,6 +32,20 @@ pub fn families() -> Vec<Family> {
     let is_off = fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6").is_ok_and(|text| text.trim() == "1");
     let has_ipv6 = fs::exists("/proc/net/if_inet6").unwrap_or(false) && !is_off;
     [Some(Family::Ipv4), has_ipv6.then_some(Family::Ipv6)].into_iter().flatten().collect()
+}
+
+/// Logs what the configuration says of families that this node does not have.
+///
+/// # Errors
+/// If so nothing could tell the node's own pods.
+pub fn check_families(config: &Config, node: &Node) -> anyhow::Result<()> {
+    let primary = match (config.settings.bind_address, node.primary_ipv4, node.primary_ipv6) {
+        (Some(address), _, _) | (None, None, Some(address)) => Family::of(address),
+        _ => Family::Ipv4,
+    };
+    let found = config::families::check(config, &Families { primary, both: families().len() > 1, pod_cidrs: &[] })?;
+    found.iter().for_each(|sentence| warn!("configuration: {sentence}"));
+    Ok(())
 }
 
 /// Opens the kernel, sets what balancing needs and what the operator wants, and proves that it can balance.

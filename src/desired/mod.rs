@@ -38,6 +38,9 @@ pub struct Settings {
     pub node_ports: NodePortAddresses,
     /// The node's primary address of its family, where the operator says it.
     pub bind_address: Option<IpAddr>,
+    /// Whether a cluster says what the node's primary addresses are. Without one its links do; with one, and before it
+    /// has said it, they are not known.
+    pub has_cluster: bool,
     /// Whether `spec.externalIPs` are served: kube-proxy's feature gate `AllowServiceExternalIPs`.
     pub external_ips_allowed: bool,
 }
@@ -49,6 +52,7 @@ impl Default for Settings {
             unavailable: BTreeSet::new(),
             node_ports: NodePortAddresses::default(),
             bind_address: None,
+            has_cluster: false,
             external_ips_allowed: true,
         }
     }

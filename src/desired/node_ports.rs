@@ -57,13 +57,14 @@ fn is_chosen(address: IpAddr, settings: &Settings, state: &State) -> bool {
     }
 }
 
-/// The node's primary address of a family: what the operator says, else what the cluster says of the node, else the one
-/// that its own traffic carries.
+/// The node's primary address of a family: what the operator says, else what the cluster says of the node or, without a
+/// cluster, the one that its own traffic carries.
 pub fn primary(family: Family, settings: &Settings, state: &State) -> Option<IpAddr> {
     let of_family = |address: &IpAddr| Family::of(*address) == family;
     let chosen = settings.bind_address.filter(of_family);
     let told = || state.node_object().addresses.iter().copied().find(of_family);
-    chosen.or_else(told).or_else(|| state.node().primary(family))
+    let carried = || if settings.has_cluster { None } else { state.node().primary(family) };
+    chosen.or_else(told).or_else(carried)
 }
 
 #[cfg(test)]
@@ -119,6 +120,15 @@ mod tests {
             let settings = Settings { node_ports: NodePortAddresses::Primary, bind_address, ..Settings::default() };
             let found: Vec<IpAddr> = addresses(&settings, &state(told)).collect();
             assert_eq!(found, list::<IpAddr>(wanted), "{bind_address:?} {told}");
+        }
+    }
+
+    #[test]
+    fn with_a_cluster_a_primary_address_that_it_does_not_say_is_not_known() {
+        for (told, wanted) in [("", ""), ("2001:db8::2", "2001:db8::2"), ("192.0.2.2", "192.0.2.2")] {
+            let node_ports = NodePortAddresses::Primary;
+            let settings = Settings { node_ports, has_cluster: true, ..Settings::default() };
+            assert_eq!(addresses(&settings, &state(told)).collect::<Vec<_>>(), list::<IpAddr>(wanted), "{told}");
         }
     }
 

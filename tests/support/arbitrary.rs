@@ -185,10 +185,11 @@ pub fn settings() -> impl Strategy<Value = Settings> {
         1 => Just(NodePortAddresses::Within(vec!["192.0.2.0/29".parse().unwrap(), "::/0".parse().unwrap()])),
     ];
     let bind_address = option::weighted(0.2, Just("192.0.2.9".parse().unwrap()));
-    (node_ports, bind_address, prop::bool::weighted(0.8)).prop_map(
-        |(node_ports, bind_address, external_ips_allowed)| Settings {
+    (node_ports, bind_address, any::<bool>(), prop::bool::weighted(0.8)).prop_map(
+        |(node_ports, bind_address, has_cluster, external_ips_allowed)| Settings {
             node_ports,
             bind_address,
+            has_cluster,
             external_ips_allowed,
             ..Settings::default()
         },

@@ -121,6 +121,7 @@ impl Cluster {
             NodePortAddresses::Primary => {
                 let said = self.settings.bind_address.iter().chain(&self.node_object.addresses);
                 let seen = [&self.node.primary_ipv4, &self.node.primary_ipv6].into_iter().flatten();
+                let seen = seen.filter(|_| !self.settings.has_cluster);
                 said.chain(seen).find(|other| other.is_ipv4() == ip.is_ipv4()) == Some(&ip)
             }
         }

@@ -89,6 +89,7 @@ fn check(request: Request, checks: &mut Checks) -> Config {
             scheduling: scheduling(&effective, checks),
             node_ports: network::node_ports(&effective, checks),
             bind_address: network::bind_address(&effective, checks),
+            has_cluster: request.manifests.is_none(),
             external_ips_allowed: feature_gates.enabled(EXTERNAL_IPS),
             ..Settings::default()
         },

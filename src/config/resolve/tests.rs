@@ -208,7 +208,7 @@ fn kubeadms_file_is_taken_as_it_is() {
     assert_eq!(config.detect_local, DetectLocal::ClusterCidr(cidrs(&["10.244.0.0/16"])));
     assert_eq!(config.settings.node_ports, NodePortAddresses::Any);
     assert_eq!(config.masquerade, Masquerade { all: false, bit: 14, localhost_node_ports: true });
-    assert_eq!(config.settings, Settings::default());
+    assert_eq!(config.settings, Settings { has_cluster: true, ..Settings::default() });
     assert_eq!((config.node.strict_arp, config.node.ipvs_timeouts), (false, IpvsTimeouts::default()));
     assert_eq!(config.node.oom_score_adj, Some(-999));
     assert_eq!(config.options.takeover, Takeover::AllBut(Vec::new()));
