@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod command_lines;
 mod image;
 mod kubectl;
 mod kustomize;
