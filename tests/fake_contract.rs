@@ -4,12 +4,14 @@
 
 #[path = "kernel/contract.rs"]
 mod contract;
+#[path = "kernel/contract_netfilter.rs"]
+mod contract_netfilter;
 
 use ipvsd::kernel::fake::FakeKernel;
 
 #[test]
 fn the_fake_keeps_the_contract() {
-    for (name, case) in contract::CASES {
+    for (name, case) in contract::CASES.iter().chain(contract_netfilter::CASES) {
         println!("{name}");
         case(&mut FakeKernel::default());
     }

@@ -15,7 +15,7 @@ const PORT: u16 = 20_000;
 pub fn probe(kernel: &mut impl Kernel, scheduler: SchedulerName) -> Result<(), Cause> {
     let key = VirtualServerKey::new(ADDRESS, PORT, Protocol::Tcp);
     let spec = VirtualServerSpec { scheduler, flags: SchedulerFlags::default(), persistence: None };
-    match kernel.apply(&[Op::AddVirtualServer(key, spec)]).first().map(|failure| failure.cause) {
+    match kernel.apply(&[Op::AddVirtualServer(key, spec)]).first().map(|failure| failure.cause.clone()) {
         None => {
             // Should it stay, the next reading finds it to be ours and unwanted.
             kernel.apply(&[Op::RemoveVirtualServer(key)]);

@@ -3,7 +3,10 @@
 //! Pure: two models in, operations out. The law, in `tests/converge.rs`: applying `diff(wanted, found)` to
 //! `found` gives `wanted`, and `diff(x, x)` is empty.
 
-use crate::model::{Destinations, Model, Op, RouteSpec, VirtualServer, VirtualServerKey};
+mod netfilter;
+
+use crate::model::netfilter::{Mark, Member, RuleSettings, Set, SetKey};
+use crate::model::{Destinations, Family, Model, Op, RouteSpec, VirtualServer, VirtualServerKey};
 use std::net::IpAddr;
 
 /// The operations that turn `found` into `wanted`, sorted by phase and repeatable.
@@ -14,6 +17,8 @@ pub fn diff(wanted: &Model, found: &Model) -> Vec<Op> {
     });
     pairs(&wanted.routes, &found.routes, |vip, wanted, found| steps.route(*vip, wanted, found));
     steps.kube_proxy_device(wanted.kube_proxy_device.is_some(), found.kube_proxy_device.is_some());
+    pairs(&wanted.sets, &found.sets, |key, wanted, found| steps.set(*key, wanted, found));
+    pairs(&wanted.rules, &found.rules, |family, wanted, found| steps.rules(*family, wanted, found));
     steps.into_ops()
 }
 
@@ -43,6 +48,21 @@ impl Steps {
     /// Compares whether kube-proxy's device is there. It can go, and never comes by us.
     pub fn kube_proxy_device(&mut self, stays: bool, found: bool) {
         self.ops.extend((found && !stays).then_some(Op::RemoveKubeProxyDevice));
+    }
+
+    /// Compares a set with all its members.
+    pub fn set(&mut self, key: SetKey, wanted: Option<&Set>, found: Option<&Set>) {
+        netfilter::set(key, (wanted, found), &mut self.ops);
+    }
+
+    /// Compares one member of a set, which is there whether wanted or not: each side's mark, if it has the member.
+    pub fn member(&mut self, which: (SetKey, Member), wanted: Option<Option<Mark>>, found: Option<Option<Mark>>) {
+        self.ops.extend(netfilter::member(which, wanted, found));
+    }
+
+    /// Compares the rules of a family.
+    pub fn rules(&mut self, family: Family, wanted: Option<&RuleSettings>, found: Option<&RuleSettings>) {
+        self.ops.extend(netfilter::rules(family, wanted, found));
     }
 
     /// All operations, sorted by phase.

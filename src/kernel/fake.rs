@@ -1,8 +1,10 @@
 //! A kernel in memory that refuses what Linux refuses, counts what it costs and prints its state.
 
+use super::iptables::Failed;
 use super::{Cause, Errno, Failure, Kernel, Observation, ObserveError, Scope};
+use crate::model::netfilter::{SetKey, SetKind};
 use crate::model::op::Refusal;
-use crate::model::{DestinationKey, Model, Op, SchedulerName, VirtualServerKey};
+use crate::model::{DestinationKey, Family, Model, Op, SchedulerName, VirtualServerKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -122,10 +124,32 @@ impl FakeKernel {
         if let Op::UpdateVirtualServer(key, _) | Op::RemoveVirtualServer(key) = op {
             self.untagged.remove(key);
         }
+        self.refuse_netfilter(op)?;
         self.model.apply(op).map_err(|refusal| match refusal {
             Refusal::Exists => Cause::OutOfDate(Errno::EEXIST),
             Refusal::Missing => Cause::OutOfDate(Errno::ENOENT),
+            Refusal::Full => Cause::SetFull,
         })
+    }
+}
+
+impl FakeKernel {
+    /// Rules refer to sets: they cannot be made without them, and the sets cannot go before the rules.
+    fn refuse_netfilter(&self, op: &Op) -> Result<(), Cause> {
+        match op {
+            Op::SetRules(family, _) if !SetKind::ALL.iter().all(|kind| self.has_set(*kind, *family)) => {
+                let reason = "a rule refers to a set that does not exist".into();
+                Err(Cause::Rules(Failed { program: "iptables-restore".into(), reason }))
+            }
+            Op::DestroySet(key) if self.model.sets.contains_key(key) && self.model.rules.contains_key(&key.family) => {
+                Err(Cause::Refused(Errno::EBUSY))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn has_set(&self, kind: SetKind, family: Family) -> bool {
+        self.model.sets.contains_key(&SetKey { kind, family })
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::ipvs::encode::Encoder;
 use super::ipvs::{self, DestinationEntry, Identity, Info, Timeouts, VirtualServerEntry};
+use super::netfilter::Netfilter;
 use super::netlink::family::{self, FamilyError};
 use super::netlink::socket::RECEIVE_BUFFER;
 use super::netlink::{Answer, Counters, Malformed, Socket};
@@ -20,10 +21,15 @@ const DESTINATIONS: &str = "destinations";
 const ROUTES: &str = "routes";
 const DEVICE: &str = "kube-proxy's device";
 
+/// Whoever keeps off netfilter asks for none of it.
+const NO_NETFILTER: Cause = Cause::Refused(Errno::EOPNOTSUPP);
+
 /// The kernel. Its sockets stay in the network namespace of the thread that opened it.
 pub struct Linux {
     generic: Socket,
     route: Socket,
+    /// None where ipvsd is to keep off it.
+    netfilter: Option<Netfilter>,
     ipvs: Encoder,
     info: Info,
     /// Schedulers that modprobe was run for: it is run once for each, whatever came of it.
@@ -78,12 +84,21 @@ impl Linux {
             Err(ObserveError::Refused { errno: Errno::EPERM, .. }) => Err(OpenError::NotPermitted),
             info => info.map_err(OpenError::Info),
         }?;
-        Ok(Self { generic, route, ipvs, info, tried: BTreeSet::new() })
+        Ok(Self { generic, route, netfilter: None, ipvs, info, tried: BTreeSet::new() })
+    }
+
+    /// The same kernel, read and programmed with netfilter's sets and rules.
+    ///
+    /// # Errors
+    /// No socket.
+    pub fn with_netfilter(self) -> Result<Self, OpenError> {
+        Ok(Self { netfilter: Some(Netfilter::open()?), ..self })
     }
 
     /// What talking to the kernel has cost since it was opened.
     pub fn counters(&self) -> Counters {
-        self.generic.counters() + self.route.counters()
+        let netfilter = self.netfilter.as_ref().map(Netfilter::counters).unwrap_or_default();
+        self.generic.counters() + self.route.counters() + netfilter
     }
 
     /// Reads everything that IPVS holds.
@@ -225,6 +240,12 @@ impl Linux {
 
     /// Applies operations of one phase, which are all of one subsystem.
     fn submit<'o>(&mut self, phase: Phase, ops: impl IntoIterator<Item = (usize, &'o Op)>) -> Vec<Failure> {
+        if phase.is_of_netfilter() {
+            return match &mut self.netfilter {
+                Some(netfilter) => netfilter.apply(phase, ops),
+                None => ops.into_iter().map(|(index, _)| Failure { index, cause: NO_NETFILTER }).collect(),
+            };
+        }
         let mut failures = Vec::new();
         let report = |(index, op): (usize, &Op), answer: Answer<'_>| match answer {
             Answer::Data(_) => {}
@@ -237,7 +258,7 @@ impl Linux {
                 self.route.exchange(ops, |batch, (_, op)| route::operation(batch, op), report)
             }
             Phase::Relieve => self.route.exchange(ops, |batch, _| device::removal(batch), report),
-            Phase::VirtualServers | Phase::Destinations | Phase::Remove => {
+            _ => {
                 self.generic.exchange(ops, |batch, (_, op)| ipvs.operation(batch, op), report);
             }
         }
@@ -267,6 +288,9 @@ impl Kernel for Linux {
             Scope::All => {
                 self.observe_routes(&mut observation.model)?;
                 self.observe_kube_proxy_device(&mut observation.model)?;
+                if let Some(netfilter) = &mut self.netfilter {
+                    netfilter.observe(&mut observation.model)?;
+                }
                 self.virtual_servers()?
             }
             Scope::VirtualServers(keys) => self.virtual_servers_by_key(keys)?,
@@ -354,7 +378,7 @@ fn cause(op: &Op, errno: Errno) -> Cause {
 
 /// The scheduler whose absence made an operation fail.
 fn missing_scheduler(ops: &[Op], failure: &Failure) -> Option<SchedulerName> {
-    match (failure.cause, ops.get(failure.index)?) {
+    match (&failure.cause, ops.get(failure.index)?) {
         (Cause::SchedulerMissing, Op::AddVirtualServer(_, spec) | Op::UpdateVirtualServer(_, spec)) => {
             Some(spec.scheduler)
         }

@@ -4,9 +4,12 @@
 
 pub mod device;
 pub mod fake;
+pub mod ipset;
+pub mod iptables;
 pub mod ipvs;
 pub mod linux;
 pub mod modules;
+pub mod netfilter;
 pub mod netlink;
 pub mod node_setup;
 pub mod ownership;
@@ -80,6 +83,9 @@ pub enum ObserveError {
         /// What is wrong with it.
         detail: String,
     },
+    /// iptables is missing or failed.
+    #[error("the rules cannot be read")]
+    Rules(#[source] iptables::Failed),
     /// The table changed during every attempt to read it (`NLM_F_DUMP_INTR`).
     #[error("{what} kept changing while it was read")]
     Inconsistent {
@@ -89,7 +95,7 @@ pub enum ObserveError {
 }
 
 /// An operation that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// Index into the operations given to [`Kernel::apply`].
     pub index: usize,
@@ -98,7 +104,7 @@ pub struct Failure {
 }
 
 /// Why an operation failed, told apart by what can be done about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Cause {
     /// What should be added is there, or what should be changed or removed is not: our picture is out of date.
     #[error("the kernel's state is not what it was thought to be: {0}")]
@@ -109,6 +115,12 @@ pub enum Cause {
     /// An IPv6 route cannot be made where the node's owner has switched IPv6 off.
     #[error("IPv6 is switched off on lo: net.ipv6.conf.lo.disable_ipv6 is not 0")]
     Ipv6Off,
+    /// A set has as many members as it may have. It is made larger long before, up to four million.
+    #[error("the set is full")]
+    SetFull,
+    /// iptables is missing or failed.
+    #[error("the rules cannot be set: {0}")]
+    Rules(iptables::Failed),
     /// The kernel refused.
     #[error("the kernel refused: {0}")]
     Refused(Errno),

@@ -64,7 +64,7 @@ impl Own {
             self.operations.with_label_values(&[kind]).inc_by(whole(*count));
         }
         for (op, cause) in &report.failed {
-            self.operation_failures.with_label_values(&[&errno(*cause), op.kind()]).inc();
+            self.operation_failures.with_label_values(&[&errno(cause), op.kind()]).inc();
         }
         if report.unread.is_none() {
             pass.news.iter().for_each(|age| self.programming.observe(age.as_secs_f64()));
@@ -101,11 +101,14 @@ fn result(report: &Report) -> &'static str {
 }
 
 /// The kernel's error number by its name, as in errno(3).
-fn errno(cause: Cause) -> String {
+fn errno(cause: &Cause) -> String {
     let errno = match cause {
-        Cause::OutOfDate(errno) | Cause::Refused(errno) | Cause::Unknown(errno) => errno,
+        Cause::OutOfDate(errno) | Cause::Refused(errno) | Cause::Unknown(errno) => *errno,
         Cause::SchedulerMissing => Errno::ENOENT,
         Cause::Ipv6Off => Errno::EACCES,
+        Cause::SetFull => Errno::ENOSPC,
+        // A program failed, which has no number.
+        Cause::Rules(_) => Errno::EIO,
     };
     format!("{errno:?}")
 }

@@ -5,6 +5,7 @@
 //! [`op`]; the text form that scenarios, `ipvsd diff` and logs share is in [`text`].
 
 pub mod address;
+pub mod netfilter;
 pub mod op;
 pub mod text;
 mod virtual_server;
@@ -12,6 +13,7 @@ mod virtual_server;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use netfilter::{RuleSettings, Set, SetKey};
 pub use op::{Op, Phase};
 pub use virtual_server::{
     DestinationKey, DestinationSpec, Destinations, Family, Forwarding, InvalidScheduler, Persistence, Protocol,
@@ -34,6 +36,10 @@ pub struct Model {
     /// The addresses on [`KUBE_PROXY_DEVICE`], if there is such a device and what is kube-proxy's is ours to take over.
     /// Never made by ipvsd.
     pub kube_proxy_device: Option<BTreeSet<IpAddr>>,
+    /// Sets of frontends and endpoints that netfilter's rules look into.
+    pub sets: BTreeMap<SetKey, Set>,
+    /// Netfilter's rules of each family that has them whole.
+    pub rules: BTreeMap<Family, RuleSettings>,
 }
 
 impl Model {

@@ -1,6 +1,9 @@
 //! Operations: the steps from one [`Model`] to another, their order, and what each does to a model.
 
-use super::{DestinationKey, DestinationSpec, Model, RouteSpec, VirtualServer, VirtualServerKey, VirtualServerSpec};
+use super::netfilter::{Capacity, Mark, Member, RuleSettings, Set, SetKey};
+use super::{
+    DestinationKey, DestinationSpec, Family, Model, RouteSpec, VirtualServer, VirtualServerKey, VirtualServerSpec,
+};
 use std::net::IpAddr;
 
 /// One change of the kernel, small enough to fail alone.
@@ -26,13 +29,34 @@ pub enum Op {
     RemoveRoute(IpAddr),
     /// Removes kube-proxy's device with all addresses on it.
     RemoveKubeProxyDevice,
+    /// Creates a set without members.
+    CreateSet(SetKey, Capacity),
+    /// Puts a set of another capacity, with the same members, in a set's place.
+    ResizeSet(SetKey, Capacity),
+    /// Removes a set with its members.
+    DestroySet(SetKey),
+    /// Adds a member to a set, with its mark in sets that have marks.
+    AddMember(SetKey, Member, Option<Mark>),
+    /// Changes the mark of a member.
+    UpdateMember(SetKey, Member, Option<Mark>),
+    /// Removes a member from a set.
+    RemoveMember(SetKey, Member),
+    /// Makes the rules of a family what these settings say, whatever they are now.
+    SetRules(Family, RuleSettings),
+    /// Removes the rules of a family.
+    RemoveRules(Family),
 }
 
 /// When an operation's turn comes. A packet that reaches a VIP must find its virtual server complete, so a VIP
 /// is exposed last and hidden first; what goes away goes after what replaces it has come, and what kube-proxy kept
-/// VIPs local with goes last.
+/// VIPs local with goes last. Sets and rules are ready before the first virtual server, so that no connection is
+/// forwarded that should have been masqueraded or dropped; rules refer to sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// Sets and members that come or change.
+    Sets,
+    /// Rules that come or change.
+    Rules,
     /// Virtual servers, before their destinations.
     VirtualServers,
     /// Destinations that come or change.
@@ -43,8 +67,19 @@ pub enum Phase {
     Hide,
     /// Destinations and virtual servers that go.
     Remove,
+    /// Rules that go.
+    Unrule,
+    /// Members and sets that go.
+    Unset,
     /// kube-proxy's device goes.
     Relieve,
+}
+
+impl Phase {
+    /// Whether it is of sets and rules.
+    pub fn is_of_netfilter(self) -> bool {
+        matches!(self, Self::Sets | Self::Rules | Self::Unrule | Self::Unset)
+    }
 }
 
 impl Op {
@@ -57,6 +92,10 @@ impl Op {
             Self::RemoveRoute(..) => Phase::Hide,
             Self::RemoveDestination(..) | Self::RemoveVirtualServer(..) => Phase::Remove,
             Self::RemoveKubeProxyDevice => Phase::Relieve,
+            Self::CreateSet(..) | Self::ResizeSet(..) | Self::AddMember(..) | Self::UpdateMember(..) => Phase::Sets,
+            Self::SetRules(..) => Phase::Rules,
+            Self::RemoveRules(..) => Phase::Unrule,
+            Self::RemoveMember(..) | Self::DestroySet(..) => Phase::Unset,
         }
     }
 
@@ -73,6 +112,14 @@ impl Op {
             Self::UpdateRoute(..) => "update route",
             Self::RemoveRoute(..) => "remove route",
             Self::RemoveKubeProxyDevice => "remove kube-proxy's device",
+            Self::CreateSet(..) => "create set",
+            Self::ResizeSet(..) => "resize set",
+            Self::DestroySet(..) => "destroy set",
+            Self::AddMember(..) => "add member",
+            Self::UpdateMember(..) => "update member",
+            Self::RemoveMember(..) => "remove member",
+            Self::SetRules(..) => "set rules",
+            Self::RemoveRules(..) => "remove rules",
         }
     }
 
@@ -85,7 +132,7 @@ impl Op {
             | Self::AddDestination(key, ..)
             | Self::UpdateDestination(key, ..)
             | Self::RemoveDestination(key, _) => Some(*key),
-            Self::AddRoute(..) | Self::UpdateRoute(..) | Self::RemoveRoute(_) | Self::RemoveKubeProxyDevice => None,
+            _ => None,
         }
     }
 
@@ -107,6 +154,9 @@ pub enum Refusal {
     /// What should be changed or removed is not there (`ENOENT`, `ESRCH`).
     #[error("it does not exist")]
     Missing,
+    /// The set has as many members as it may have.
+    #[error("the set is full")]
+    Full,
 }
 
 impl Model {
@@ -124,6 +174,17 @@ impl Model {
             Op::UpdateRoute(vip, spec) => self.routes.get_mut(&vip).map(|found| *found = spec).ok_or(Refusal::Missing),
             Op::RemoveRoute(vip) => self.routes.remove(&vip).map(|_| ()).ok_or(Refusal::Missing),
             Op::RemoveKubeProxyDevice => self.kube_proxy_device.take().map(|_| ()).ok_or(Refusal::Missing),
+            Op::SetRules(family, settings) => {
+                self.rules.insert(family, settings);
+                Ok(())
+            }
+            Op::RemoveRules(family) => self.rules.remove(&family).map(|_| ()).ok_or(Refusal::Missing),
+            Op::CreateSet(..)
+            | Op::ResizeSet(..)
+            | Op::DestroySet(_)
+            | Op::AddMember(..)
+            | Op::UpdateMember(..)
+            | Op::RemoveMember(..) => self.apply_to_set(op),
             _ => self.apply_to_virtual_server(op),
         }
     }
@@ -157,8 +218,40 @@ impl Model {
             Op::RemoveDestination(key, destination) => {
                 self.virtual_server_mut(key)?.destinations.remove(&destination).map(|_| ()).ok_or(Refusal::Missing)
             }
-            Op::AddRoute(..) | Op::UpdateRoute(..) | Op::RemoveRoute(_) | Op::RemoveKubeProxyDevice => Ok(()),
+            _ => Ok(()),
         }
+    }
+
+    fn apply_to_set(&mut self, op: &Op) -> Result<(), Refusal> {
+        match *op {
+            Op::CreateSet(key, _) if self.sets.contains_key(&key) => return Err(Refusal::Exists),
+            Op::CreateSet(key, capacity) => drop(self.sets.insert(key, Set { capacity, ..Set::default() })),
+            Op::ResizeSet(key, capacity) => self.set_mut(key)?.capacity = capacity,
+            Op::DestroySet(key) => drop(self.sets.remove(&key).ok_or(Refusal::Missing)?),
+            Op::AddMember(key, member, mark) => {
+                let set = self.set_mut(key)?;
+                if set.members.contains_key(&member) {
+                    return Err(Refusal::Exists);
+                }
+                if set.is_full(key.kind) {
+                    return Err(Refusal::Full);
+                }
+                set.members.insert(member, mark);
+            }
+            // The kernel adds what is not there.
+            Op::UpdateMember(key, member, mark) => {
+                self.set_mut(key)?.members.insert(member, mark);
+            }
+            Op::RemoveMember(key, member) => {
+                return self.set_mut(key)?.members.remove(&member).map(|_| ()).ok_or(Refusal::Missing);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn set_mut(&mut self, key: SetKey) -> Result<&mut Set, Refusal> {
+        self.sets.get_mut(&key).ok_or(Refusal::Missing)
     }
 
     fn virtual_server_mut(&mut self, key: VirtualServerKey) -> Result<&mut VirtualServer, Refusal> {

@@ -5,10 +5,14 @@
 //!   10.1.0.1:8080 weight 1
 //! route 10.0.0.1 src 192.0.2.1
 //! device kube-ipvs0 10.0.0.1
+//! set KUBE-CLUSTER-IP 65536
+//!   10.0.0.1,tcp:80
+//! rules ipv4 masquerade 0x4000, pods from 10.244.0.0/16
 //! ```
 //! An operation is the same line behind `+` (comes), `~` (changes to) or `-` (goes); a destination's line then
-//! names its virtual server first.
+//! names its virtual server first, and a member's its set.
 
+use super::netfilter::{AddressPort, Mark, Member, RuleSettings, Set, SetKey};
 use super::{
     DestinationKey, DestinationSpec, Family, Forwarding, KUBE_PROXY_DEVICE, Model, Op, Persistence, Protocol,
     RouteSpec, SchedulerFlags, VirtualServer, VirtualServerKey, VirtualServerSpec,
@@ -108,6 +112,53 @@ impl Display for Route {
     }
 }
 
+impl Display for SetKey {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+impl Display for AddressPort {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{},{}:{}", self.address, self.protocol, self.port)
+    }
+}
+
+/// As ipset writes it.
+impl Display for Member {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Port(port) => port.fmt(f),
+            Self::AddressPort(frontend) => frontend.fmt(f),
+            Self::AddressPortAddress(frontend, client) => write!(f, "{frontend},{client}"),
+            Self::AddressPortNet(frontend, clients) => write!(f, "{frontend},{clients}"),
+        }
+    }
+}
+
+/// A member with its mark.
+struct Marked(Member, Option<Mark>);
+
+impl Display for Marked {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)?;
+        match self.1 {
+            Some(mark) => write!(f, " mark {:#x}", mark.bits()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `rules FAMILY SETTINGS`.
+struct Rules(Family, RuleSettings);
+
+impl Display for Rules {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "rules {} {}", self.0, self.1)
+    }
+}
+
 impl Display for Model {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for (key, VirtualServer { spec, destinations }) in &self.virtual_servers {
@@ -117,6 +168,11 @@ impl Display for Model {
             }
         }
         self.routes.iter().try_for_each(|(vip, spec)| writeln!(f, "{}", Route(*vip, *spec)))?;
+        for (key, Set { capacity, members }) in &self.sets {
+            writeln!(f, "set {key} {}", capacity.0)?;
+            members.iter().try_for_each(|(member, mark)| writeln!(f, "  {}", Marked(*member, *mark)))?;
+        }
+        self.rules.iter().try_for_each(|(family, settings)| writeln!(f, "{}", Rules(*family, *settings)))?;
         let Some(addresses) = &self.kube_proxy_device else { return Ok(()) };
         write!(f, "device {KUBE_PROXY_DEVICE}")?;
         addresses.iter().try_for_each(|address| write!(f, " {address}"))?;
@@ -137,6 +193,14 @@ impl Display for Op {
             Self::UpdateRoute(vip, spec) => write!(f, "~ {}", Route(*vip, *spec)),
             Self::RemoveRoute(vip) => write!(f, "- route {vip}"),
             Self::RemoveKubeProxyDevice => write!(f, "- device {KUBE_PROXY_DEVICE}"),
+            Self::CreateSet(key, capacity) => write!(f, "+ set {key} {}", capacity.0),
+            Self::ResizeSet(key, capacity) => write!(f, "~ set {key} {}", capacity.0),
+            Self::DestroySet(key) => write!(f, "- set {key}"),
+            Self::AddMember(key, member, mark) => write!(f, "+ {key} {}", Marked(*member, *mark)),
+            Self::UpdateMember(key, member, mark) => write!(f, "~ {key} {}", Marked(*member, *mark)),
+            Self::RemoveMember(key, member) => write!(f, "- {key} {member}"),
+            Self::SetRules(family, settings) => write!(f, "~ {}", Rules(*family, *settings)),
+            Self::RemoveRules(family) => write!(f, "- rules {family}"),
         }
     }
 }

@@ -12,10 +12,12 @@
 mod commands;
 mod contract;
 mod contract_linux;
+mod contract_netfilter;
 mod cost;
 mod demo;
 mod lab;
 mod migration;
+mod netfilter;
 mod network;
 mod node;
 mod program;
@@ -53,6 +55,7 @@ fn trials() -> Vec<Trial> {
         cost::trials(),
         demo::trials(),
         migration::trials(),
+        netfilter::trials(),
         network::trials(),
         node::trials(),
         record::trials(),

@@ -1,6 +1,7 @@
 //! Random models and random changes of the input, from small worlds so that they meet each other.
 
 use ipvsd::desired::{NodePortAddresses, Settings};
+use ipvsd::model::netfilter::{AddressPort, Capacity, Mark, Member, RuleSettings, Set, SetKey, SetKind};
 use ipvsd::model::{
     DestinationKey, DestinationSpec, Family, Forwarding, Model, Persistence, Protocol, RouteSpec, SchedulerFlags,
     VirtualServer, VirtualServerKey, VirtualServerSpec,
@@ -12,6 +13,7 @@ use ipvsd::state::{
 use proptest::collection::{btree_map, btree_set, hash_set, vec};
 use proptest::option;
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -20,8 +22,29 @@ pub fn model() -> impl Strategy<Value = Model> {
         .prop_map(|(spec, destinations)| VirtualServer { spec, destinations: destinations.into_iter().collect() });
     let route =
         option::of(Just("192.0.2.1".parse().unwrap())).prop_map(|preferred_source| RouteSpec { preferred_source });
-    (btree_map(virtual_server_key(), server, 0..6), btree_map(vip(), route, 0..4))
-        .prop_map(|(virtual_servers, routes)| Model { virtual_servers, routes, ..Model::default() })
+    let rules = btree_map(prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)], rule_settings(), 0..3);
+    (btree_map(virtual_server_key(), server, 0..6), btree_map(vip(), route, 0..4), sets(), rules).prop_map(
+        |(virtual_servers, routes, sets, rules)| Model { virtual_servers, routes, sets, rules, ..Model::default() },
+    )
+}
+
+/// Few sets, so that two models have some in common; all are large enough for their members.
+fn sets() -> impl Strategy<Value = BTreeMap<SetKey, Set>> {
+    let kind = prop_oneof![Just(SetKind::ClusterIp), Just(SetKind::ShortCircuit), Just(SetKind::NoLocal)];
+    let key = kind.prop_map(|kind| SetKey { kind, family: Family::Ipv4 });
+    let mark = option::of((1..3_u16, protocol()).prop_map(|(number, protocol)| Mark::new(number, protocol).unwrap()));
+    let capacity = prop_oneof![Just(Capacity::LEAST), Just(Capacity::MOST)];
+    let set = (capacity, btree_map(address_port().prop_map(Member::AddressPort), mark, 0..4));
+    btree_map(key, set.prop_map(|(capacity, members)| Set { capacity, members }), 0..3)
+}
+
+fn address_port() -> impl Strategy<Value = AddressPort> {
+    (vip(), protocol(), 80..82_u16).prop_map(|(address, protocol, port)| AddressPort { address, protocol, port })
+}
+
+fn rule_settings() -> impl Strategy<Value = RuleSettings> {
+    let text = prop_oneof![Just("masquerade 0x4000"), Just("masquerade 0x4000, all, pods from 10.244.0.0/16")];
+    text.prop_map(|text| text.parse().unwrap())
 }
 
 /// As [`model`], and perhaps with what kube-proxy left.

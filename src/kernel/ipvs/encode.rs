@@ -41,7 +41,7 @@ impl Encoder {
                 put_service(message, *key, None);
                 put_destination(message, *destination, None);
             }),
-            Op::AddRoute(..) | Op::UpdateRoute(..) | Op::RemoveRoute(..) | Op::RemoveKubeProxyDevice => {}
+            _ => {}
         }
     }
 

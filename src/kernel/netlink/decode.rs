@@ -1,6 +1,7 @@
 //! Reads netlink messages and their attributes out of a buffer. Nothing in the buffer can make it panic.
 
 use super::encode::HEADER;
+use crate::kernel::Errno;
 use netlink_packet_core::NLA_TYPE_MASK;
 
 /// Bytes that make no sense, and why.
@@ -103,6 +104,23 @@ fn cut(bytes: &[u8], length: Option<usize>, minimum: usize) -> Option<(&[u8], &[
 /// Fewer than four bytes.
 pub fn status(payload: &[u8]) -> Result<i32, Malformed> {
     u32_of(payload).map(u32::cast_signed)
+}
+
+/// The error in a status of less than 0.
+///
+/// ipset has numbers of its own (`enum ipset_errno`, linux/netfilter/ipset/ip_set.h), all above those of the system.
+/// Those that something can be done about become what the system would say, any other `EPROTO`.
+pub fn errno(status: i32) -> Errno {
+    match status.wrapping_neg() {
+        // IPSET_ERR_BUSY, IPSET_ERR_REFERENCED: a rule refers to the set.
+        4100 | 4108 => Errno::EBUSY,
+        // IPSET_ERR_EXIST_SETNAME2, IPSET_ERR_EXIST: also said of a member to delete that is not there.
+        4101 | 4103 => Errno::EEXIST,
+        // IPSET_ERR_HASH_FULL
+        4352 => Errno::ENOSPC,
+        4096.. => Errno::EPROTO,
+        errno => Errno::from_raw(errno),
+    }
 }
 
 macro_rules! reader {

@@ -251,7 +251,7 @@ fn sort(bytes: &[u8], batch: &Batch, answer: &mut impl FnMut(usize, Answer<'_>))
                 finished |= position + 1 == batch.len();
                 match decode::status(message.payload)? {
                     0 => {}
-                    status => answer(position, Answer::Refused(Errno::from_raw(status.wrapping_neg()))),
+                    status => answer(position, Answer::Refused(decode::errno(status))),
                 }
             }
             _ => answer(position, Answer::Data(message.payload)),
@@ -282,7 +282,7 @@ impl<T> Dump<T> {
                 // A dump that fails on its way ends with NLMSG_DONE and the errno.
                 match decode::status(message.payload) {
                     Ok(status) if status < 0 => {
-                        let errno = Errno::from_raw(status.wrapping_neg());
+                        let errno = decode::errno(status);
                         self.error.get_or_insert(ObserveError::Refused { what, errno });
                     }
                     Ok(_) => {}

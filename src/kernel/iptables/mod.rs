@@ -1,0 +1,187 @@
+//! Netfilter's rules, by the programs iptables-save and iptables-restore: one run of the first for a look at a family, one
+//! of the second to put it right.
+//!
+//! The rules are the same for all Services, so this happens at the start, and when a look finds them changed. What they
+//! are is in [`rules`], how they are compared in [`saved`].
+
+pub mod rules;
+pub mod saved;
+
+use crate::model::Family;
+use crate::model::netfilter::RuleSettings;
+use saved::Saved;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+/// The programs, and how this node's print our rules.
+#[derive(Debug)]
+pub struct Iptables {
+    backend: Backend,
+    /// What our rules looked like after they were set, where a version of iptables does not print them as they were given.
+    printed: BTreeMap<Family, (Saved, RuleSettings)>,
+}
+
+/// Which of the two sets of tables in the kernel is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// That which the programs without a suffix use.
+    Usual,
+    /// nf_tables.
+    Nft,
+    /// The tables of before.
+    Legacy,
+}
+
+/// A program that did not do what it was run for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{program}: {reason}")]
+pub struct Failed {
+    /// Its name.
+    pub program: Arc<str>,
+    /// What it said, or why it cannot be run.
+    pub reason: Arc<str>,
+}
+
+impl Iptables {
+    /// Finds the programs. Where both kinds are there, those are used that the node's other rules were made with: rules of
+    /// one kind would all be passed before those of the other.
+    pub fn find() -> Self {
+        Self { backend: Backend::find(), printed: BTreeMap::new() }
+    }
+
+    /// Which kind is used.
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// The settings of a family's rules; none if they are not whole.
+    ///
+    /// # Errors
+    /// The program cannot be run or fails.
+    pub fn observe(&self, family: Family) -> Result<Option<RuleSettings>, Failed> {
+        let saved = self.backend.save(family)?;
+        let printed = self.printed.get(&family);
+        let as_printed = || printed.filter(|(ours, _)| saved.ours(family) == *ours).map(|(_, settings)| *settings);
+        Ok(saved.settings(family).or_else(as_printed))
+    }
+
+    /// Makes a family's rules those of `settings`.
+    ///
+    /// # Errors
+    /// A program cannot be run or fails; each table is then as it was, or as it should be.
+    pub fn set(&mut self, family: Family, settings: RuleSettings) -> Result<(), Failed> {
+        let repair = self.backend.save(family)?.repair(&settings, family);
+        self.backend.restore(family, &repair)?;
+        let saved = self.backend.save(family)?;
+        self.printed.remove(&family);
+        if saved.settings(family) != Some(settings) {
+            self.printed.insert(family, (saved.ours(family), settings));
+        }
+        Ok(())
+    }
+
+    /// Takes a family's rules away.
+    ///
+    /// # Errors
+    /// As [`Iptables::set`].
+    pub fn remove(&mut self, family: Family) -> Result<(), Failed> {
+        self.printed.remove(&family);
+        match self.backend.save(family)?.removal(family) {
+            removal if removal.is_empty() => Ok(()),
+            removal => self.backend.restore(family, &removal),
+        }
+    }
+}
+
+impl Backend {
+    fn find() -> Self {
+        let saved = [Self::Nft, Self::Legacy].map(|backend| (backend, backend.save(Family::Ipv4)));
+        let mut counted: Vec<_> =
+            saved.iter().filter_map(|(backend, saved)| Some((weight(saved.as_ref().ok()?), *backend))).collect();
+        counted.sort_by_key(|(weight, _)| *weight);
+        match counted[..] {
+            [(less, _), (more, backend)] if less < more => backend,
+            _ if Self::Usual.save(Family::Ipv4).is_ok() => Self::Usual,
+            [.., (_, backend)] => backend,
+            [] => Self::Usual,
+        }
+    }
+
+    fn save(self, family: Family) -> Result<Saved, Failed> {
+        let output = run(&self.program(family, "save"), &[], "")?;
+        Ok(Saved::parse(&String::from_utf8_lossy(&output.stdout)))
+    }
+
+    fn restore(self, family: Family, input: &str) -> Result<(), Failed> {
+        // Others hold the lock for moments only.
+        run(&self.program(family, "restore"), &["--noflush", "-w", "10"], input).map(drop)
+    }
+
+    fn program(self, family: Family, verb: &str) -> String {
+        let name = match family {
+            Family::Ipv4 => "iptables",
+            Family::Ipv6 => "ip6tables",
+        };
+        match self {
+            Self::Usual => format!("{name}-{verb}"),
+            Self::Nft => format!("{name}-nft-{verb}"),
+            Self::Legacy => format!("{name}-legacy-{verb}"),
+        }
+    }
+}
+
+/// How much the rules in a back end say for its being the one in use: kubelet's chains, which it makes for this very
+/// purpose, more than any number of rules.
+fn weight(saved: &Saved) -> (bool, usize) {
+    let hints = ["KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"];
+    (hints.iter().any(|hint| saved.has_chain("mangle", hint)), saved.count_rules())
+}
+
+fn run(program: &str, arguments: &[&str], input: &str) -> Result<Output, Failed> {
+    let failed = |reason: String| Failed { program: program.into(), reason: reason.trim().into() };
+    let output = piped(program, arguments, input).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => failed("is not installed".into()),
+        _ => failed(format!("cannot be run: {error}")),
+    })?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    Err(failed(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr))))
+}
+
+fn piped(program: &str, arguments: &[&str], input: &str) -> io::Result<Output> {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // It prints nothing before it has read all. One that ends early says why on stderr.
+        let _told_by_its_end = stdin.write_all(input.as_bytes());
+    }
+    child.wait_with_output()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_missing_or_fails_is_named_with_its_reason() {
+        let missing = run("ipvsd-no-such-program", &[], "").unwrap_err();
+        assert_eq!(missing.to_string(), "ipvsd-no-such-program: is not installed");
+        let failing = run("sh", &["-c", "echo why >&2; exit 3"], "").unwrap_err();
+        assert_eq!(failing.to_string(), "sh: exit status: 3: why");
+    }
+
+    #[test]
+    fn kubelets_chain_outweighs_any_rules() {
+        let with = |text: &str| weight(&Saved::parse(text));
+        let many = "*nat\n-A PREROUTING -j A\n-A PREROUTING -j B\n";
+        assert!(with("*mangle\n:KUBE-KUBELET-CANARY - [0:0]\n") > with(many));
+        assert!(with(many) > with("*nat\n-A PREROUTING -j A\n"));
+    }
+}

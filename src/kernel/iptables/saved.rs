@@ -1,0 +1,237 @@
+//! What `iptables-save` prints, compared with what should be there; and what `iptables-restore` is given to make it so.
+//! Pure.
+
+use super::rules::{Chain, Jump, SETTINGS_AT, Table, tables};
+use crate::model::Family;
+use crate::model::netfilter::RuleSettings;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// The rules of one family as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// Rules without the `-A CHAIN` that begins them, by table and chain.
+    chains: BTreeMap<(String, String), Vec<String>>,
+}
+
+impl Saved {
+    /// Reads what the program printed. Lines that say nothing of chains or rules are passed over.
+    pub fn parse(text: &str) -> Self {
+        let mut saved = Self::default();
+        let mut table = "";
+        for line in text.lines() {
+            if let Some(name) = line.strip_prefix('*') {
+                table = name;
+            } else if let Some(declared) = line.strip_prefix(':') {
+                let name = declared.split(' ').next().unwrap_or_default();
+                saved.chains.entry((table.to_owned(), name.to_owned())).or_default();
+            } else if let Some((name, rule)) = line.strip_prefix("-A ").and_then(|rule| rule.split_once(' ')) {
+                saved.chains.entry((table.to_owned(), name.to_owned())).or_default().push(rule.trim_end().to_owned());
+            }
+        }
+        saved
+    }
+
+    /// How many rules there are, whose ever they are.
+    pub fn count_rules(&self) -> usize {
+        self.chains.values().map(Vec::len).sum()
+    }
+
+    /// Whether there is a chain of this name in a table.
+    pub fn has_chain(&self, table: &str, name: &str) -> bool {
+        self.rules(table, name).is_some()
+    }
+
+    /// The settings that these rules are the whole result of; none if anything is missing, added or changed.
+    pub fn settings(&self, family: Family) -> Option<RuleSettings> {
+        let settings = self.noted_settings()?;
+        let is_whole = |table: &Table| {
+            let has_chain = |chain: &Chain| self.rules(table.name, chain.name) == Some(&chain.rules);
+            let has_jump = |jump: &Jump| self.count(table.name, jump) == 1;
+            table.chains.iter().all(has_chain) && table.jumps.iter().all(has_jump)
+        };
+        tables(&settings, family).iter().all(is_whole).then_some(settings)
+    }
+
+    /// What the rules themselves say that they were made for.
+    pub fn noted_settings(&self) -> Option<RuleSettings> {
+        let (table, name) = SETTINGS_AT;
+        let rule = self.rules(table, name)?.first()?;
+        rule.strip_prefix("-m comment --comment \"")?.strip_suffix('"')?.parse().ok()
+    }
+
+    /// What of it is ours: the contents of our chains, and the jumps.
+    pub fn ours(&self, family: Family) -> Self {
+        let mut ours = Self::default();
+        for table in tables(&RuleSettings::default(), family) {
+            let mut take = |name: &str, keep: &dyn Fn(&String) -> bool| {
+                let rules = self.rules(table.name, name).into_iter().flatten().filter(|rule| keep(rule)).cloned();
+                ours.chains.entry((table.name.into(), name.into())).or_default().extend(rules);
+            };
+            table.chains.iter().for_each(|chain| take(chain.name, &|_| true));
+            for jump in &table.jumps {
+                take(jump.from, &|rule| *rule == jump.rule);
+            }
+        }
+        ours
+    }
+
+    /// What makes these rules those of `settings`, in one transaction for each table: our chains get their rules, and
+    /// jumps that are missing are put first.
+    pub fn repair(&self, settings: &RuleSettings, family: Family) -> String {
+        let mut text = String::new();
+        for table in tables(settings, family) {
+            line(&mut text, format_args!("*{}", table.name));
+            for chain in &table.chains {
+                line(&mut text, format_args!(":{} - [0:0]", chain.name));
+            }
+            for Chain { name, rules } in &table.chains {
+                rules.iter().for_each(|rule| line(&mut text, format_args!("-A {name} {rule}")));
+            }
+            // Each before those that are there already.
+            for jump in table.jumps.iter().rev() {
+                match self.count(table.name, jump) {
+                    0 => line(&mut text, format_args!("-I {} 1 {}", jump.from, jump.rule)),
+                    count => delete(&mut text, jump, count - 1),
+                }
+            }
+            line(&mut text, format_args!("COMMIT"));
+        }
+        text
+    }
+
+    /// What takes our rules away; empty if there are none.
+    pub fn removal(&self, family: Family) -> String {
+        let mut text = String::new();
+        for table in tables(&RuleSettings::default(), family) {
+            let chains: Vec<_> =
+                table.chains.iter().map(|chain| chain.name).filter(|name| self.has_chain(table.name, name)).collect();
+            if chains.is_empty() {
+                continue;
+            }
+            line(&mut text, format_args!("*{}", table.name));
+            chains.iter().for_each(|name| line(&mut text, format_args!(":{name} - [0:0]")));
+            table.jumps.iter().for_each(|jump| delete(&mut text, jump, self.count(table.name, jump)));
+            chains.iter().for_each(|name| line(&mut text, format_args!("-X {name}")));
+            line(&mut text, format_args!("COMMIT"));
+        }
+        text
+    }
+
+    fn rules(&self, table: &str, chain: &str) -> Option<&Vec<String>> {
+        self.chains.get(&(table.to_owned(), chain.to_owned()))
+    }
+
+    fn count(&self, table: &str, jump: &Jump) -> usize {
+        self.rules(table, jump.from).into_iter().flatten().filter(|rule| **rule == jump.rule).count()
+    }
+}
+
+fn delete(text: &mut String, jump: &Jump, count: usize) {
+    for _ in 0..count {
+        line(text, format_args!("-D {} {}", jump.from, jump.rule));
+    }
+}
+
+/// Writing to a text cannot fail.
+fn line(text: &mut String, what: std::fmt::Arguments<'_>) {
+    let _always = writeln!(text, "{what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OTHERS: &str = "# Generated by somebody\n*nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+                          -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT\nCOMMIT\n";
+
+    fn settings() -> RuleSettings {
+        "masquerade 0x4000, all, pods from 10.244.0.0/16".parse().unwrap()
+    }
+
+    /// What a table is after `restore`: enough of iptables-restore for what is given to it here.
+    fn restored(before: &Saved, restore: &str) -> Saved {
+        let mut after = before.clone();
+        let mut table = String::new();
+        for line in restore.lines() {
+            let chain = |name: &str| (table.clone(), name.to_owned());
+            let chains = &mut after.chains;
+            let words: Vec<_> = line.splitn(3, ' ').collect();
+            match words[..] {
+                ["COMMIT"] => {}
+                [name] => name[1..].clone_into(&mut table),
+                [declared, "-", _] => drop(chains.insert(chain(&declared[1..]), vec![])),
+                ["-A", name, rule] => chains.entry(chain(name)).or_default().push(rule.to_owned()),
+                ["-I", name, rule] => {
+                    let rule = rule.strip_prefix("1 ").unwrap();
+                    chains.entry(chain(name)).or_default().insert(0, rule.to_owned());
+                }
+                ["-D", name, rule] => {
+                    let rules = chains.get_mut(&chain(name)).unwrap();
+                    let at = rules.iter().position(|found| found == rule).unwrap();
+                    rules.remove(at);
+                }
+                ["-X", name] => assert_eq!(chains.remove(&chain(name)), Some(vec![])),
+                _ => panic!("{line}"),
+            }
+        }
+        after
+    }
+
+    #[test]
+    fn what_a_repair_makes_is_known_again() {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let before = Saved::parse(OTHERS);
+            assert_eq!(before.settings(family), None);
+            let after = restored(&before, &before.repair(&settings(), family));
+            assert_eq!(after.settings(family), Some(settings()));
+            assert_eq!(restored(&after, &after.repair(&settings(), family)), after);
+            assert_eq!(after.ours(family).settings(family), Some(settings()));
+        }
+    }
+
+    #[test]
+    fn other_settings_replace_what_is_there() {
+        let before = restored(&Saved::default(), &Saved::default().repair(&settings(), Family::Ipv4));
+        let other = RuleSettings::default();
+        let after = restored(&before, &before.repair(&other, Family::Ipv4));
+        assert_eq!(after.settings(Family::Ipv4), Some(other));
+    }
+
+    #[test]
+    fn anything_missing_added_or_doubled_is_noticed_and_put_right() {
+        let whole = restored(&Saved::parse(OTHERS), &Saved::parse(OTHERS).repair(&settings(), Family::Ipv4));
+        for (key, rules) in whole.ours(Family::Ipv4).chains {
+            for rule in rules {
+                let mut missing = whole.clone();
+                let chain = missing.chains.get_mut(&key).unwrap();
+                chain.retain(|found| *found != rule);
+                let mut doubled = whole.clone();
+                doubled.chains.get_mut(&key).unwrap().push(rule.clone());
+                for broken in [missing, doubled] {
+                    assert_eq!(broken.settings(Family::Ipv4), None, "{key:?} {rule}");
+                    let repaired = restored(&broken, &broken.repair(&settings(), Family::Ipv4));
+                    assert_eq!(repaired.settings(Family::Ipv4), Some(settings()), "{key:?} {rule}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_removal_leaves_what_others_made() {
+        let before = Saved::parse(OTHERS);
+        let with_ours = restored(&before, &before.repair(&settings(), Family::Ipv4));
+        let mut after = restored(&with_ours, &with_ours.removal(Family::Ipv4));
+        // The kernel's own chains are always there.
+        after.chains.retain(|_, rules| !rules.is_empty());
+        assert_eq!(after.chains.into_values().collect::<Vec<_>>(), [["-m addrtype --dst-type LOCAL -j CNI-HOSTPORT"]]);
+        assert_eq!(before.removal(Family::Ipv4), "");
+    }
+
+    #[test]
+    fn nonsense_says_nothing() {
+        for text in ["", "*", ":", "-A", "-A x", "*mangle\n:IPVSD-PREROUTING - [0:0]\n-A IPVSD-PREROUTING -m x"] {
+            assert_eq!(Saved::parse(text).settings(Family::Ipv4), None);
+        }
+    }
+}
