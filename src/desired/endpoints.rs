@@ -60,6 +60,12 @@ impl<'a> Candidates<'a> {
         self.0.iter().map(|(_, endpoint)| *endpoint).filter(|endpoint| endpoint.is_local && endpoint.ready)
     }
 
+    /// Those that can reach themselves through the Service by this node: its own, ready or not; with `all`, where nobody
+    /// says whose they are, every one.
+    pub fn own_clients(&self, all: bool) -> impl Iterator<Item = DestinationKey> {
+        self.0.iter().filter(move |(_, endpoint)| all || endpoint.is_local).map(|(key, _)| *key)
+    }
+
     /// The endpoints to use, where the node is in `zone`.
     ///
     /// In either set those that are ready; where none is, those that are terminating but still serving. Hints choose

@@ -3,7 +3,7 @@
 //! [`endpoints`] chooses who gets traffic, [`frontends`] and [`node_ports`] where it comes in, [`ipvs`] with which
 //! scheduler and persistence; [`part`] puts these together for one Service, [`plan`] folds the Services into one whole
 //! and settles who has an address that two want; [`local`] says what endpoints on this node mean to others; [`drain`] keeps what goes until its connections are gone, [`inherited`] what an
-//! earlier process made and nobody can judge; [`routes`] says which VIPs are local by a route.
+//! earlier process made and nobody can judge; [`routes`] says which VIPs are local by a route, [`netfilter`] who is masqueraded or kept out.
 
 pub mod drain;
 pub mod endpoints;
@@ -11,6 +11,7 @@ pub mod frontends;
 pub mod inherited;
 pub mod ipvs;
 pub mod local;
+pub mod netfilter;
 pub mod node_ports;
 pub mod part;
 pub mod plan;
@@ -24,6 +25,7 @@ use std::net::IpAddr;
 pub use drain::{Drains, Moment};
 pub use inherited::Inherited;
 pub use local::{HealthCheck, Locals, Traffic};
+pub use netfilter::{DetectLocal, NetfilterSettings};
 pub use node_ports::NodePortAddresses;
 pub use plan::Plan;
 
@@ -43,6 +45,8 @@ pub struct Settings {
     pub has_cluster: bool,
     /// Whether `spec.externalIPs` are served: kube-proxy's feature gate `AllowServiceExternalIPs`.
     pub external_ips_allowed: bool,
+    /// About masquerading and the rules around VIPs; none where ipvsd keeps off netfilter.
+    pub netfilter: Option<NetfilterSettings>,
 }
 
 impl Default for Settings {
@@ -54,6 +58,7 @@ impl Default for Settings {
             bind_address: None,
             has_cluster: false,
             external_ips_allowed: true,
+            netfilter: None,
         }
     }
 }

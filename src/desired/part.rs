@@ -3,6 +3,8 @@
 use super::endpoints::{Backends, Candidates, Uses};
 use super::frontends::{self, Field, Frontend};
 use super::local::{HealthCheck, LocalPart, Traffic};
+use super::netfilter::NetfilterPart;
+use super::netfilter::part::DecidedPort;
 use super::{Settings, ipvs};
 use crate::model::{Family, VirtualServer, VirtualServerKey, VirtualServerSpec};
 use crate::state::{ObjectRef, Origin, Problem, Service, State, TrafficPolicy};
@@ -14,11 +16,10 @@ use std::net::IpAddr;
 pub struct Part {
     /// By key, with the frontend that asks for it.
     pub virtual_servers: BTreeMap<VirtualServerKey, (Frontend, VirtualServer)>,
-    /// Both sets of endpoints, by the index of the Service's port and the family; a frontend's virtual server has the
-    /// set of its policy.
-    pub backends: BTreeMap<(usize, Family), Backends>,
     /// What its endpoints on this node mean to others.
     pub local: LocalPart,
+    /// What it asks of netfilter.
+    pub netfilter: NetfilterPart,
     /// What is wrong with the Service as this node sees it.
     pub problems: Vec<Problem>,
 }
@@ -42,9 +43,12 @@ impl Part {
                 let backends = candidates.backends(uses(&frontends), zone);
                 let spec = ipvs::spec(service, family, settings);
                 part.serve(service, (&frontends, &backends), spec);
-                part.backends.insert((index, family), backends);
+                let (frontends, candidates, backends) = (&frontends, &candidates, &backends);
+                let decided = DecidedPort { service, port, family, frontends, candidates, backends };
+                part.netfilter.add_port(decided, settings, state);
             }
         }
+        part.netfilter.add_service(service, settings);
         part.local.health_checks = local_addresses.health_checks(service);
         part.problems.extend(missing_scheduler(service, settings));
         part.problems.extend(own_addresses(service, state, settings));

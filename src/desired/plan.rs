@@ -6,11 +6,15 @@
 
 use super::Settings;
 use super::local::{LocalPart, Locals};
+use super::netfilter::NetfilterPlan;
 use super::part::{Part, problem};
 use crate::model::{VirtualServer, VirtualServerKey};
 use crate::state::{ObjectName, Problem, Service, State};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+
+/// For the 4,096th port in a cluster with an external policy of `Local`.
+const NO_MARK: &str = "all firewall marks are in use: clients on this node reach the endpoints of this node only";
 
 /// Every wanted virtual server, with the Service that has it.
 #[derive(Debug, Default)]
@@ -25,6 +29,8 @@ pub struct Plan {
     problems: BTreeMap<ObjectName, Vec<Problem>>,
     /// What the endpoints on this node mean to others.
     locals: Locals,
+    /// What is asked of netfilter.
+    netfilter: NetfilterPlan,
 }
 
 /// A virtual server and whose it is.
@@ -61,6 +67,16 @@ impl Plan {
         &self.locals
     }
 
+    /// What is asked of netfilter.
+    pub fn netfilter(&self) -> &NetfilterPlan {
+        &self.netfilter
+    }
+
+    /// What is asked of netfilter, to note what was found or to take what was touched.
+    pub fn netfilter_mut(&mut self) -> &mut NetfilterPlan {
+        &mut self.netfilter
+    }
+
     /// What is wrong with which Service.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.problems.values().flatten()
@@ -92,12 +108,15 @@ impl Plan {
     }
 
     /// Replaces a Service's part. Returns the keys that changed.
-    fn put(&mut self, service: &Service, part: Part) -> Vec<VirtualServerKey> {
+    fn put(&mut self, service: &Service, mut part: Part) -> Vec<VirtualServerKey> {
         let name = &service.name;
         let held_before = self.forget(name);
         let mut changed = Vec::new();
         self.locals.put(name, part.local);
+        let (mut short_circuits, members, without) = self.netfilter.give_marks(name, &mut part.netfilter);
+        part.virtual_servers.append(&mut short_circuits);
         let mut problems = part.problems;
+        problems.extend(without.iter().map(|frontend| problem(service, frontend.field.to_string(), NO_MARK.into())));
         let mut keys = Vec::with_capacity(part.virtual_servers.len());
         for (key, (frontend, server)) in part.virtual_servers {
             match self.held.get_mut(&key) {
@@ -116,6 +135,7 @@ impl Plan {
             keys.push(key);
         }
         changed.extend(self.free(held_before.iter().filter(|key| keys.binary_search(key).is_err())));
+        self.netfilter.claim(name, (part.netfilter, members), |key| keys.binary_search(key).is_ok());
         if !keys.is_empty() {
             self.keys_of.insert(name.clone(), keys.into());
         }
@@ -129,6 +149,7 @@ impl Plan {
     fn remove(&mut self, name: &ObjectName) -> Vec<VirtualServerKey> {
         let keys = self.forget(name);
         self.locals.put(name, LocalPart::default());
+        self.netfilter.remove(name);
         self.free(&keys).collect()
     }
 

@@ -5,7 +5,7 @@
 
 mod netfilter;
 
-use crate::model::netfilter::{Mark, Member, RuleSettings, Set, SetKey};
+use crate::model::netfilter::{Capacity, Mark, Member, RuleSettings, Set, SetKey};
 use crate::model::{Destinations, Family, Model, Op, RouteSpec, VirtualServer, VirtualServerKey};
 use std::net::IpAddr;
 
@@ -58,6 +58,16 @@ impl Steps {
     /// Compares one member of a set, which is there whether wanted or not: each side's mark, if it has the member.
     pub fn member(&mut self, which: (SetKey, Member), wanted: Option<Option<Mark>>, found: Option<Option<Mark>>) {
         self.ops.extend(netfilter::member(which, wanted, found));
+    }
+
+    /// Gives a set another capacity, before members come that are compared later.
+    pub fn resize(&mut self, key: SetKey, capacity: Capacity) {
+        self.ops.push(Op::ResizeSet(key, capacity));
+    }
+
+    /// Removes the rules of a family, whether they are whole or not.
+    pub fn remove_rules(&mut self, family: Family) {
+        self.ops.push(Op::RemoveRules(family));
     }
 
     /// Compares the rules of a family.

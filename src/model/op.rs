@@ -178,7 +178,11 @@ impl Model {
                 self.rules.insert(family, settings);
                 Ok(())
             }
-            Op::RemoveRules(family) => self.rules.remove(&family).map(|_| ()).ok_or(Refusal::Missing),
+            // Also where they are not whole, and so not known.
+            Op::RemoveRules(family) => {
+                self.rules.remove(&family);
+                Ok(())
+            }
             Op::CreateSet(..)
             | Op::ResizeSet(..)
             | Op::DestroySet(_)

@@ -1,5 +1,6 @@
 //! Virtual servers and destinations as values: their keys and their settings.
 
+use super::netfilter::Mark;
 use litemap::LiteMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -54,11 +55,11 @@ impl VirtualServerKey {
         }
     }
 
-    /// The protocol it matches, if it matches one.
+    /// The protocol it matches, if it is known to match one. Of marks, those of ours tell that the packets are UDP.
     pub fn protocol(&self) -> Option<Protocol> {
         match self {
             Self::Address { protocol, .. } => Some(*protocol),
-            Self::Mark { .. } => None,
+            Self::Mark { mark, .. } => Mark::from_bits(*mark).filter(|mark| mark.is_udp()).map(|_| Protocol::Udp),
         }
     }
 
@@ -279,7 +280,7 @@ impl SchedulerName {
     /// Maglev hashing.
     pub const MH: Self = Self::literal(b"mh");
     /// Source hashing.
-    const SH: Self = Self::literal(b"sh");
+    pub const SH: Self = Self::literal(b"sh");
 
     #[expect(clippy::indexing_slicing, reason = "a const fn can only index; every caller's name is 15 bytes at most")]
     const fn literal(name: &[u8]) -> Self {

@@ -4,6 +4,7 @@
 //! timer all of them are, and the picture is read from the kernel first. In between the picture is the last
 //! reading with the applied operations folded in, so a change costs what it changes and no reading.
 
+mod netfilter;
 pub mod pace;
 mod report;
 mod takeover;
@@ -13,8 +14,9 @@ use crate::desired::routes::{self, Standing};
 use crate::desired::{Drains, Inherited, Locals, Moment, Plan, Settings};
 use crate::diff::Steps;
 use crate::kernel::{Cause, Kernel, Observation, ObserveError, Scope};
-use crate::model::{Family, Op, Phase, VirtualServerKey};
-use crate::state::{Change, ObjectRef, Origin, Problem, State};
+use crate::model::{Family, Op, Phase, SchedulerName, VirtualServerKey};
+use crate::state::{Change, ObjectRef, Origin, Problem, Service, State};
+use netfilter::Netfilter;
 use pace::{Intervals, Pace};
 pub use report::Report;
 use std::borrow::Cow;
@@ -167,16 +169,18 @@ impl<K: Kernel> Reconciler<K> {
 
     fn read(&mut self, now: Moment) -> Result<Reading, ObserveError> {
         if self.pace.reading_is_due(now) {
+            let seen = self.kernel.observe(Scope::All)?;
+            self.plan.netfilter_mut().note_marks(&seen.model);
             // What is wanted says what was kube-proxy's.
             self.update_plan();
-            self.found = self.read_all()?;
+            self.found = self.with_all_of_ours(seen)?;
             if !self.state.is_in_doubt() {
                 self.inherited = Some(Inherited::default());
             }
             self.inherited.get_or_insert_with(|| Inherited::from(&self.found.model));
             if self.schedulers_again <= now && !self.settings.unavailable.is_empty() {
                 let again = std::mem::take(&mut self.settings.unavailable);
-                self.state.touch(|service| service.scheduling.is_some_and(|own| again.contains(&own.scheduler)));
+                self.state.touch(|service| is_spread_by(service, &again));
             }
             return Ok(Reading::All);
         }
@@ -197,10 +201,9 @@ impl<K: Kernel> Reconciler<K> {
         self.touched.append(&mut self.plan.update(&self.state, &self.settings, dirty));
     }
 
-    /// Reads everything. What was ours when last seen and is foreign now was edited by hand: it is ours to repair. So
-    /// is what kube-proxy left.
-    fn read_all(&mut self) -> Result<Observation, ObserveError> {
-        let mut seen = self.kernel.observe(Scope::All)?;
+    /// Completes a reading of everything. What was ours when last seen and is foreign now was edited by hand: it is ours
+    /// to repair. So is what kube-proxy left.
+    fn with_all_of_ours(&mut self, mut seen: Observation) -> Result<Observation, ObserveError> {
         let Self { found, options, plan, .. } = self;
         options.takeover.limit(&mut seen.model);
         let is_ours = |key: &&VirtualServerKey| {
@@ -223,7 +226,8 @@ impl<K: Kernel> Reconciler<K> {
         self.apply(reading, now, &mut report);
         if self.note_missing_schedulers(&report.failed, now) {
             report.failed.clear();
-            self.found = match self.read_all() {
+            let seen = self.kernel.observe(Scope::All);
+            self.found = match seen.and_then(|seen| self.with_all_of_ours(seen)) {
                 Ok(found) => found,
                 Err(error) => {
                     report.unread = Some(error);
@@ -291,6 +295,9 @@ impl<K: Kernel> Reconciler<K> {
             served.extend(kept.as_ref().and_then(|_| key.address()));
             steps.virtual_server(*key, kept.as_deref(), found);
         }
+        let settings = self.settings.netfilter.as_ref();
+        let netfilter = Netfilter { settings, state: &self.state, found: &self.found.model };
+        netfilter.decide(&mut self.plan, matches!(reading, Reading::All), &mut steps);
         self.decide_routes(reading, (&touched, &served), &mut steps);
         if matches!(reading, Reading::All) {
             // While some Service cannot be read, its node ports cannot be recognised.
@@ -308,9 +315,11 @@ impl<K: Kernel> Reconciler<K> {
         steps: &mut Steps,
     ) {
         let found = &self.found.model;
+        let netfilter = Netfilter { settings: self.settings.netfilter.as_ref(), state: &self.state, found };
         let mut addresses: BTreeSet<IpAddr> = touched.iter().filter_map(VirtualServerKey::address).collect();
         if matches!(reading, Reading::All) {
             addresses.extend(found.routes.keys());
+            addresses.extend(netfilter.found_vips());
         }
         for address in addresses {
             let of_address = VirtualServerKey::first_of(address)..=VirtualServerKey::last_of(address);
@@ -320,7 +329,9 @@ impl<K: Kernel> Reconciler<K> {
                 is_served: served.contains(&address) || untouched.next().is_some(),
                 is_vip: route.is_some() || self.plan.serves(address) || found.is_on_kube_proxy_device(address),
             };
-            steps.route(address, routes::route(address, standing, self.state.node()).as_ref(), route);
+            let wanted = routes::route(address, standing, self.state.node());
+            steps.route(address, wanted.as_ref(), route);
+            netfilter.vip(address, wanted.is_some(), steps);
         }
     }
 
@@ -338,7 +349,7 @@ impl<K: Kernel> Reconciler<K> {
         if news {
             self.schedulers_again = now.saturating_add(Self::SCHEDULER_PATIENCE);
             let unavailable = &self.settings.unavailable;
-            self.state.touch(|service| service.scheduling.is_some_and(|own| unavailable.contains(&own.scheduler)));
+            self.state.touch(|service| is_spread_by(service, unavailable));
         }
         news
     }
@@ -352,4 +363,11 @@ impl<K: Kernel> Reconciler<K> {
             message: format!("{foreign} is a virtual server that ipvsd did not make: it is left as it is"),
         })
     }
+}
+
+/// Whether one of these schedulers is what a Service asks for, or spreads its short circuits by affinity.
+fn is_spread_by(service: &Service, schedulers: &BTreeSet<SchedulerName>) -> bool {
+    let own = service.scheduling.map(|own| own.scheduler);
+    let of_affinity = service.affinity.map(|_| SchedulerName::MH);
+    own.into_iter().chain(of_affinity).any(|name| schedulers.contains(&name))
 }

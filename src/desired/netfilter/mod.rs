@@ -1,0 +1,117 @@
+//! What netfilter should hold: rules that depend on the operator's settings only, and sets of frontends and endpoints.
+//!
+//! [`members`] says where frontends and endpoints must be known, [`part`] puts that together for one Service, [`claims`]
+//! adds the Services up, [`marks`] gives numbers to those Service ports that have two sets of endpoints.
+
+pub mod claims;
+pub mod marks;
+pub mod members;
+pub mod part;
+
+use crate::model::Family;
+use crate::model::netfilter::{DeviceName, LocalPods, MasqueradeBit, RuleSettings};
+use crate::state::{Families, State};
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+
+pub use claims::Claims;
+pub use marks::Marks;
+pub use part::{NetfilterPart, NetfilterPlan};
+
+/// What the operator decides about masquerading and the rules around VIPs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetfilterSettings {
+    /// The families that have sets and rules: those that the kernel has.
+    pub families: Families,
+    /// The bit of packets' marks that says that they are to be masqueraded; kube-proxy's `iptables.masqueradeBit`.
+    pub masquerade_bit: MasqueradeBit,
+    /// Whether all traffic to cluster IPs is masqueraded; kube-proxy's `iptables.masqueradeAll`.
+    pub masquerade_all: bool,
+    /// How traffic of this node's pods is known.
+    pub detect_local: DetectLocal,
+}
+
+/// How traffic of this node's pods is known: kube-proxy's `detectLocalMode` with what belongs to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum DetectLocal {
+    /// It is not: the rules that would need to know are left out.
+    #[default]
+    Unknown,
+    /// By a source address in the first of these of the family (`ClusterCIDR`).
+    ClusterCidr(Vec<IpNet>),
+    /// The same with the networks that the cluster gave to this node (`NodeCIDR`).
+    NodeCidr,
+    /// By the device it comes in on (`BridgeInterface`).
+    Bridge(DeviceName),
+    /// By how the name of that device begins (`InterfaceNamePrefix`).
+    DevicePrefix(DeviceName),
+}
+
+impl Default for NetfilterSettings {
+    fn default() -> Self {
+        Self {
+            families: Families::BOTH,
+            masquerade_bit: MasqueradeBit::default(),
+            masquerade_all: false,
+            detect_local: DetectLocal::default(),
+        }
+    }
+}
+
+/// The rules that each family should have; none without settings.
+pub fn rules(settings: Option<&NetfilterSettings>, state: &State) -> BTreeMap<Family, RuleSettings> {
+    let of_family = |settings: &NetfilterSettings, family| RuleSettings {
+        masquerade_bit: settings.masquerade_bit,
+        masquerade_all: settings.masquerade_all,
+        local_pods: local_pods(&settings.detect_local, family, state),
+    };
+    let families = settings.into_iter().flat_map(|settings| settings.families.iter().map(move |f| (settings, f)));
+    families.map(|(settings, family)| (family, of_family(settings, family))).collect()
+}
+
+fn local_pods(detect_local: &DetectLocal, family: Family, state: &State) -> LocalPods {
+    let first = |networks: &[IpNet]| {
+        let network = networks.iter().find(|network| Family::of(network.addr()) == family);
+        network.map_or(LocalPods::Unknown, |network| LocalPods::From(network.trunc()))
+    };
+    match detect_local {
+        DetectLocal::Unknown => LocalPods::Unknown,
+        DetectLocal::ClusterCidr(networks) => first(networks),
+        DetectLocal::NodeCidr => first(&state.node_object().pod_cidrs),
+        DetectLocal::Bridge(name) => LocalPods::Device(*name),
+        DetectLocal::DevicePrefix(name) => LocalPods::DevicePrefix(*name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Change, NodeObject};
+
+    #[test]
+    fn each_family_has_its_own_way_to_know_pods() {
+        let list = |text: &str| text.split(' ').map(|word| word.parse().unwrap()).collect::<Vec<IpNet>>();
+        let mut state = State::default();
+        let pod_cidrs = list("10.244.7.0/24 fd00:7::/64");
+        state.apply(Change::NodeObject(NodeObject { pod_cidrs, ..NodeObject::default() }));
+        let cni = "cni0".parse().unwrap();
+        for (detect_local, four, six) in [
+            (DetectLocal::Unknown, "", ""),
+            (DetectLocal::ClusterCidr(vec![]), "", ""),
+            (DetectLocal::ClusterCidr(list("10.0.0.1/8 10.1.0.0/16")), ", pods from 10.0.0.0/8", ""),
+            (
+                DetectLocal::ClusterCidr(list("fd00::/16 10.1.0.0/16")),
+                ", pods from 10.1.0.0/16",
+                ", pods from fd00::/16",
+            ),
+            (DetectLocal::NodeCidr, ", pods from 10.244.7.0/24", ", pods from fd00:7::/64"),
+            (DetectLocal::Bridge(cni), ", pods on cni0", ", pods on cni0"),
+            (DetectLocal::DevicePrefix(cni), ", pods on cni0+", ", pods on cni0+"),
+        ] {
+            let settings = NetfilterSettings { detect_local, ..NetfilterSettings::default() };
+            let texts: Vec<_> = rules(Some(&settings), &state).values().map(RuleSettings::to_string).collect();
+            assert_eq!(texts, [four, six].map(|pods| format!("masquerade 0x4000{pods}")));
+        }
+        assert_eq!(rules(None, &state), BTreeMap::new());
+    }
+}

@@ -1,0 +1,105 @@
+//! Netfilter's part of a pass: rules as the settings say, sets as the Services say, each compared as a whole when
+//! everything was read, and member by member in between.
+
+use crate::desired::netfilter::claims::Place;
+use crate::desired::netfilter::{Claims, rules};
+use crate::desired::{NetfilterSettings, Plan};
+use crate::diff::Steps;
+use crate::model::netfilter::{Capacity, Mark, Member, RuleSettings, Set, SetKey, SetKind};
+use crate::model::{Family, Model};
+use crate::state::State;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// What is wanted, and what was found.
+pub struct Netfilter<'a> {
+    /// None where ipvsd keeps off netfilter.
+    pub settings: Option<&'a NetfilterSettings>,
+    /// For what the cluster says of this node, and whether something in the input may be missing.
+    pub state: &'a State,
+    /// What is there of ours.
+    pub found: &'a Model,
+}
+
+impl Netfilter<'_> {
+    /// Compares what may be different: everything with `all`, else the members that the plan touched and the rules.
+    pub fn decide(&self, plan: &mut Plan, all: bool, steps: &mut Steps) {
+        let wanted = rules(self.settings, self.state);
+        let touched = plan.netfilter_mut().claims.take_touched();
+        let claims = &plan.netfilter().claims;
+        if all {
+            SetKey::all().for_each(|key| self.compare_set(key, wanted.contains_key(&key.family), claims, steps));
+        } else {
+            self.make_room(&touched, claims, steps);
+            for place in touched {
+                steps.member(place, claims.member(place), self.found_member(place));
+            }
+        }
+        self.compare_rules(&wanted, steps);
+    }
+
+    /// Compares whether an address is in the set of VIPs.
+    pub fn vip(&self, address: IpAddr, is_routed: bool, steps: &mut Steps) {
+        let key = SetKey { kind: SetKind::Vips, family: Family::of(address) };
+        let place = (key, Member::Address(address));
+        let wanted = is_routed && self.settings.is_some_and(|settings| settings.families.contains(key.family));
+        // Without the set there are no members either.
+        if wanted || self.found.sets.contains_key(&key) {
+            steps.member(place, wanted.then_some(None), self.found_member(place));
+        }
+    }
+
+    /// The addresses in the sets of VIPs.
+    pub fn found_vips(&self) -> impl Iterator<Item = IpAddr> {
+        let sets = [Family::Ipv4, Family::Ipv6].map(|family| SetKey { kind: SetKind::Vips, family });
+        let members = sets.into_iter().filter_map(|key| self.found.sets.get(&key)).flat_map(|set| set.members.keys());
+        members.filter_map(|member| if let Member::Address(address) = member { Some(*address) } else { None })
+    }
+
+    fn compare_set(&self, key: SetKey, is_wanted: bool, claims: &Claims, steps: &mut Steps) {
+        let found = self.found.sets.get(&key);
+        if !is_wanted {
+            // Where ours are not, they are kube-proxy's.
+            let ours = SetKey { kind: SetKind::ShortCircuit, ..key };
+            return steps.set(key, None, found.filter(|_| self.found.sets.contains_key(&ours)));
+        }
+        let mut members = claims.members(key);
+        if key.kind == SetKind::Vips || self.state.is_in_doubt() {
+            // These are decided with the routes; and what cannot be judged stays.
+            for (member, mark) in found.into_iter().flat_map(|set| &set.members) {
+                members.entry(*member).or_insert(*mark);
+            }
+        }
+        let mut wanted = Set::with(key.kind, members);
+        wanted.capacity = wanted.capacity.max(found.map_or(Capacity::LEAST, |set| set.capacity));
+        steps.set(key, Some(&wanted), found);
+    }
+
+    /// Resizes sets that are about to be full.
+    fn make_room(&self, touched: &BTreeSet<Place>, claims: &Claims, steps: &mut Steps) {
+        let keys: BTreeSet<_> = touched.iter().map(|(key, _)| *key).collect();
+        for key in keys {
+            let needed = Capacity::for_members(key.kind, claims.count(key));
+            if self.found.sets.get(&key).is_some_and(|found| found.capacity < needed) {
+                steps.resize(key, needed);
+            }
+        }
+    }
+
+    fn compare_rules(&self, wanted: &BTreeMap<Family, RuleSettings>, steps: &mut Steps) {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let (wanted, found) = (wanted.get(&family), self.found.rules.get(&family));
+            let ours = SetKey { kind: SetKind::ShortCircuit, family };
+            if wanted.is_none() && self.found.sets.contains_key(&ours) {
+                // Perhaps not whole, but in the way of removing the sets.
+                steps.remove_rules(family);
+            } else {
+                steps.rules(family, wanted, found);
+            }
+        }
+    }
+
+    fn found_member(&self, (key, member): Place) -> Option<Option<Mark>> {
+        self.found.sets.get(&key)?.members.get(&member).copied()
+    }
+}
