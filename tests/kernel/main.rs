@@ -15,6 +15,8 @@ mod contract_linux;
 mod contract_netfilter;
 mod cost;
 mod demo;
+mod golden;
+mod golden_rig;
 mod lab;
 mod migration;
 mod netfilter;
@@ -54,6 +56,7 @@ fn trials() -> Vec<Trial> {
         contract_linux::trials(),
         cost::trials(),
         demo::trials(),
+        golden::trials(),
         migration::trials(),
         netfilter::trials(),
         network::trials(),

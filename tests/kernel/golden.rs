@@ -1,0 +1,260 @@
+//! The table of who reaches which endpoints and who is masqueraded, as real packets: every kind of client, every kind of
+//! frontend, each policy, each way to be configured, both families.
+
+use crate::golden_rig::{FAMILIES, From, GoldenRig, To, by_cluster_cidr, news, service};
+use crate::lab::{run, trial};
+use ipvsd::desired::{DetectLocal, NetfilterSettings};
+use ipvsd::model::{Family, Protocol};
+use ipvsd::state::{Service, TrafficPolicy};
+use libtest_mimic::Trial;
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("golden::pods_known_by_address", pods_known_by_address),
+        trial("golden::pods_not_known", pods_not_known),
+        trial("golden::everything_masqueraded", everything_masqueraded),
+        trial("golden::everything_masqueraded_and_pods_not_known", everything_masqueraded_and_pods_not_known),
+        trial("golden::pods_known_by_device", pods_known_by_device),
+        trial("golden::udp_and_sctp_go_the_same_ways", udp_and_sctp_go_the_same_ways),
+        trial("golden::a_pod_reaches_itself", a_pod_reaches_itself),
+        trial("golden::without_a_local_endpoint_nothing_leaks", without_a_local_endpoint_nothing_leaks),
+        trial("golden::affinity_holds_by_either_way", affinity_holds_by_either_way),
+    ]
+}
+
+/// Policy, client and frontend; then for each configuration, which endpoints answer (`all` or those of this node, `loc`)
+/// and, with `+`, whether they see the node as the client. The configurations are: usual, pods not known, everything
+/// masqueraded, both.
+///
+/// A node port by 127.0.0.1 is nowhere: IPVS does not let packets from loopback addresses leave the node.
+const TABLE: &str = "
+    default   Pod       ClusterIp     all    all    all+   all+
+    default   Pod       NodePort      all+   all+   all+   all+
+    default   Pod       LoadBalancer  all+   all+   all+   all+
+    default   Node      ClusterIp     all+   all    all+   all+
+    default   Node      NodePort      all+   all+   all+   all+
+    default   Node      LoadBalancer  all+   all+   all+   all+
+    default   Node      Localhost     none   none   none   none
+    default   External  ClusterIp     all+   all    all+   all+
+    default   External  NodePort      all+   all+   all+   all+
+    default   External  LoadBalancer  all+   all+   all+   all+
+    external  Pod       ClusterIp     all    all    all+   all+
+    external  Pod       NodePort      all    loc    all    loc
+    external  Pod       LoadBalancer  all    loc    all    loc
+    external  Node      ClusterIp     all+   all    all+   all+
+    external  Node      NodePort      all+   all+   all+   all+
+    external  Node      LoadBalancer  all+   all+   all+   all+
+    external  Node      Localhost     none   none   none   none
+    external  External  ClusterIp     all+   all    all+   all+
+    external  External  NodePort      loc    loc    loc    loc
+    external  External  LoadBalancer  loc    loc    loc    loc
+    internal  Pod       ClusterIp     loc    loc    loc+   loc+
+    internal  Pod       NodePort      all+   all+   all+   all+
+    internal  Pod       LoadBalancer  all+   all+   all+   all+
+    internal  Node      ClusterIp     loc+   loc    loc+   loc+
+    internal  Node      NodePort      all+   all+   all+   all+
+    internal  Node      LoadBalancer  all+   all+   all+   all+
+    internal  Node      Localhost     none   none   none   none
+    internal  External  ClusterIp     loc+   loc    loc+   loc+
+    internal  External  NodePort      all+   all+   all+   all+
+    internal  External  LoadBalancer  all+   all+   all+   all+
+    external  Pod       ExternalIp    all    loc    all    loc
+    external  Node      ExternalIp    all+   all+   all+   all+
+    external  External  ExternalIp    loc    loc    loc    loc
+    default   External  ExternalIp    all+   all+   all+   all+
+";
+
+fn pods_known_by_address() {
+    hold(0, settings(by_cluster_cidr(), false), Protocol::Tcp);
+}
+
+fn pods_not_known() {
+    hold(1, settings(DetectLocal::Unknown, false), Protocol::Tcp);
+}
+
+fn everything_masqueraded() {
+    hold(2, settings(by_cluster_cidr(), true), Protocol::Tcp);
+}
+
+fn everything_masqueraded_and_pods_not_known() {
+    hold(3, settings(DetectLocal::Unknown, true), Protocol::Tcp);
+}
+
+/// The device of the pod that asks; the others ask nothing here.
+fn pods_known_by_device() {
+    hold(0, settings(DetectLocal::Bridge("backend-3".parse().unwrap()), false), Protocol::Tcp);
+    hold(0, settings(DetectLocal::DevicePrefix("backend-".parse().unwrap()), false), Protocol::Tcp);
+}
+
+fn udp_and_sctp_go_the_same_ways() {
+    hold(0, settings(by_cluster_cidr(), false), Protocol::Udp);
+    hold(0, settings(by_cluster_cidr(), false), Protocol::Sctp);
+}
+
+fn settings(detect_local: DetectLocal, masquerade_all: bool) -> NetfilterSettings {
+    NetfilterSettings { detect_local, masquerade_all, ..NetfilterSettings::default() }
+}
+
+/// A Service for each policy.
+fn services(protocol: Protocol) -> [(&'static str, Service); 3] {
+    use TrafficPolicy::Local;
+    let [default, external, internal] = [1, 2, 3].map(|number| service(number, protocol));
+    [
+        ("default", default),
+        ("external", Service { external_policy: Local, ..external }),
+        ("internal", Service { internal_policy: Local, ..internal }),
+    ]
+}
+
+/// Sends what the table says and compares what came of it with one of its columns.
+fn hold(column: usize, settings: NetfilterSettings, protocol: Protocol) {
+    let mut rig = GoldenRig::new(settings);
+    let services = services(protocol);
+    for (_, service) in &services {
+        let slices = rig.slices(service);
+        rig.program([news(service)].into_iter().chain(slices));
+    }
+    let mut wrong = Vec::new();
+    for line in TABLE.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let (_, service) = services.iter().find(|(policy, _)| *policy == words[0]).unwrap();
+        let (from, to) = (from(words[1]), to(words[2]));
+        for family in FAMILIES {
+            let found = outcome(&rig, (from, family), protocol, rig.target(service, to, family));
+            if found != words[3 + column] {
+                wrong.push(format!("{family} {line}\n    but {found}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{protocol}, column {column}\n{}\n{}", wrong.join("\n"), state(&rig));
+}
+
+fn from(word: &str) -> From {
+    match word {
+        "Pod" => From::Pod,
+        "Node" => From::Node,
+        _ => From::External,
+    }
+}
+
+fn to(word: &str) -> To {
+    match word {
+        "ClusterIp" => To::ClusterIp,
+        "NodePort" => To::NodePort,
+        "LoadBalancer" => To::LoadBalancer,
+        "ExternalIp" => To::ExternalIp,
+        _ => To::Localhost,
+    }
+}
+
+/// In the words of the table.
+fn outcome(rig: &GoldenRig, (from, family): (From, Family), protocol: Protocol, target: SocketAddr) -> String {
+    let own = rig.own_address(from, family);
+    let (mut names, mut masqueraded) = (BTreeSet::new(), BTreeSet::new());
+    for _ in 0..4 {
+        match rig.ask(from, protocol, target) {
+            Ok(answer) => {
+                masqueraded.insert(answer.source != own);
+                names.insert(answer.name);
+            }
+            Err(error) if target.ip().is_loopback() && error.kind() == ErrorKind::ConnectionRefused => {
+                return "none".into();
+            }
+            // SCTP is not told of refusals.
+            Err(_) if target.ip().is_loopback() && protocol == Protocol::Sctp => return "none".into(),
+            Err(error) => return error.to_string(),
+        }
+    }
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let which = match names[..] {
+        ["backend-1", "backend-2"] => "all".to_owned(),
+        ["backend-1"] => "loc".to_owned(),
+        _ => format!("{names:?}"),
+    };
+    match masqueraded.into_iter().collect::<Vec<_>>()[..] {
+        [false] => which,
+        [true] => which + "+",
+        _ => which + " with and without the node as the client",
+    }
+}
+
+fn state(rig: &GoldenRig) -> String {
+    let show = || Ok(run("ipvsadm", &["-Sn"]) + &run("ipset", &["save"]) + &run("iptables-save", &[]));
+    rig.network.node.run(show).unwrap()
+}
+
+fn a_pod_reaches_itself() {
+    let mut rig = GoldenRig::new(settings(by_cluster_cidr(), false));
+    for (policy, service) in services(Protocol::Tcp) {
+        let slices = rig.slices_of(&service, &[(0, true)]);
+        rig.program([news(&service)].into_iter().chain(slices));
+        for (family, to) in
+            FAMILIES.into_iter().flat_map(|f| [To::ClusterIp, To::NodePort, To::LoadBalancer].map(|t| (f, t)))
+        {
+            let answer = rig.ask(From::Endpoint, Protocol::Tcp, rig.target(&service, to, family));
+            let answer = answer.unwrap_or_else(|error| panic!("{policy} {family} {to:?}: {error}\n{}", state(&rig)));
+            assert_ne!(answer.source, rig.own_address(From::Endpoint, family));
+        }
+    }
+}
+
+/// Where there are endpoints on other nodes only, clients outside get nothing, and those on the node all the same.
+fn without_a_local_endpoint_nothing_leaks() {
+    let mut rig = GoldenRig::new(settings(by_cluster_cidr(), false));
+    let [_, (_, external), (_, internal)] = services(Protocol::Tcp);
+    for service in [&external, &internal] {
+        let slices = rig.slices_of(service, &[(1, false)]);
+        rig.program([news(service)].into_iter().chain(slices));
+    }
+    let kind = |rig: &GoldenRig, from, service: &Service, to, family| {
+        rig.ask(from, Protocol::Tcp, rig.target(service, to, family)).map_err(|error| error.kind())
+    };
+    for family in FAMILIES {
+        for from in [From::Pod, From::Node] {
+            for to in [To::NodePort, To::LoadBalancer, To::ExternalIp] {
+                assert_eq!(kind(&rig, from, &external, to, family).unwrap().name, "backend-2", "{from:?} {to:?}");
+            }
+        }
+        for from in [From::Pod, From::Node, From::External] {
+            assert_eq!(kind(&rig, from, &internal, To::ClusterIp, family), Err(ErrorKind::ConnectionRefused));
+        }
+    }
+    // Dropped, not refused: the load balancer may take another node before the client has given up.
+    let dropped = kind(&rig, From::External, &external, To::LoadBalancer, Family::Ipv4).unwrap_err();
+    assert_ne!(dropped, ErrorKind::ConnectionRefused);
+
+    // With no endpoint anywhere it is refused, by every way.
+    for service in [&external, &internal] {
+        let nowhere = rig.slices_of(service, &[]);
+        rig.program(nowhere);
+    }
+    for (from, service, to) in [
+        (From::External, &external, To::LoadBalancer),
+        (From::External, &external, To::NodePort),
+        (From::Pod, &external, To::NodePort),
+        (From::Node, &internal, To::LoadBalancer),
+        (From::External, &internal, To::ClusterIp),
+    ] {
+        assert_eq!(kind(&rig, from, service, to, Family::Ipv4), Err(ErrorKind::ConnectionRefused), "{from:?} {to:?}");
+    }
+}
+
+/// From outside by the address's virtual server, from a pod by the mark's, which hashes.
+fn affinity_holds_by_either_way() {
+    let mut rig = GoldenRig::new(settings(by_cluster_cidr(), false));
+    let [_, (_, external), _] = services(Protocol::Tcp);
+    let service = Service { affinity: Some(300), ..external };
+    let slices = rig.slices_of(&service, &[(0, true), (1, true)]);
+    rig.program([news(&service)].into_iter().chain(slices));
+    for from in [From::External, From::Pod, From::Node] {
+        for to in [To::LoadBalancer, To::NodePort] {
+            let names: BTreeSet<_> = (0..6)
+                .map(|_| rig.ask(from, Protocol::Tcp, rig.target(&service, to, Family::Ipv4)).unwrap().name)
+                .collect();
+            assert_eq!(names.len(), 1, "{from:?} {to:?}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! What the tests of traffic policies and masquerading stand on: a node with two pods of its own and one on another node,
+//! a client outside, and a reconciler that programs the node's kernel, netfilter included.
+//!
+//! ```text
+//! client 192.0.2.2 --- node ---- backend-1, an endpoint on this node
+//!                           ---- backend-2, an endpoint that counts as another node's
+//!                           ---- backend-3, a pod of this node that is a client
+//! ```
+//! The way to backend-2 is as to another node: nothing that is sent there comes back by a way around this node, so that
+//! what leaks there would be answered, and seen.
+
+use ipvsd::demo::backend::{Backend, Port};
+use ipvsd::demo::client::{Answer, Request};
+use ipvsd::demo::namespace::Namespace;
+use ipvsd::demo::network::Network;
+use ipvsd::desired::{DetectLocal, NetfilterSettings, Settings};
+use ipvsd::kernel::linux::Linux;
+use ipvsd::model::{Family, Protocol};
+use ipvsd::reconcile::{Options, Reconciler, Report};
+use ipvsd::state::{
+    Change, Endpoint, EndpointSlice, Families, Node, NodeHint, ObjectName, Origin, Service, ServicePort, SlicePort,
+    TrafficPolicy,
+};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+
+/// Who sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// A pod of this node.
+    Pod,
+    /// The node itself.
+    Node,
+    /// A client outside.
+    External,
+    /// The endpoint on this node.
+    Endpoint,
+}
+
+/// Where to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To {
+    ClusterIp,
+    NodePort,
+    LoadBalancer,
+    ExternalIp,
+    /// A node port by the node's loopback address.
+    Localhost,
+}
+
+/// Everything that runs. Dropped from top to bottom.
+pub struct GoldenRig {
+    reconciler: Reconciler<Linux>,
+    now: Duration,
+    _backends: Vec<Backend>,
+    pub network: Network,
+}
+
+impl GoldenRig {
+    /// A rig where netfilter has these settings, and nothing is served yet.
+    pub fn new(netfilter: NetfilterSettings) -> Self {
+        let network = Network::build(3).unwrap();
+        // Refusals are ICMP messages, which are few by default.
+        network.node.set(&[("net/ipv4/icmp_ratelimit", "0"), ("net/ipv6/icmp/ratelimit", "0")]).unwrap();
+        network.node.set(&[("net/ipv4/vs/conntrack", "1")]).unwrap();
+        let ports = [Port::Http(8080), Port::Udp(8080), Port::SctpHttp(8080)];
+        let start = |host: &ipvsd::demo::network::Host| Backend::start(&host.name, &host.namespace, &ports).unwrap();
+        let backends = network.backends.iter().map(start).collect();
+        let settings = Settings { netfilter: Some(netfilter), ..Settings::default() };
+        let open = || Ok(Linux::open()?.with_netfilter()?);
+        let kernel = network.node.run(open).unwrap();
+        let options = Options { drain_timeout: Duration::ZERO, ..Options::default() };
+        let mut reconciler = Reconciler::new(kernel, settings, options);
+        reconciler.take([Change::Node(node(&network))]);
+        Self { reconciler, now: Duration::ZERO, _backends: backends, network }
+    }
+
+    /// Takes changes in and programs them; nothing may fail.
+    pub fn program(&mut self, changes: impl IntoIterator<Item = Change>) -> Report {
+        self.reconciler.take(changes);
+        self.pass()
+    }
+
+    /// A pass that reads everything.
+    pub fn resync(&mut self) -> Report {
+        self.now += Duration::from_secs(60);
+        self.pass()
+    }
+
+    fn pass(&mut self) -> Report {
+        self.now += Duration::from_millis(1);
+        let (reconciler, now) = (&mut self.reconciler, self.now);
+        let report = self.network.node.run(|| Ok(reconciler.pass(now))).unwrap();
+        assert!(report.is_good(), "{:?} {:?}", report.failed, report.unread);
+        report
+    }
+
+    pub fn reconciler(&mut self) -> &mut Reconciler<Linux> {
+        &mut self.reconciler
+    }
+
+    /// The endpoints: backend-1 on this node, backend-2 on another.
+    pub fn slices(&self, service: &Service) -> Vec<Change> {
+        self.slices_of(service, &[(0, true), (1, false)])
+    }
+
+    /// Slices with these backends by index, each with whether it is on this node.
+    pub fn slices_of(&self, service: &Service, endpoints: &[(usize, bool)]) -> Vec<Change> {
+        let of_family = |family: Family| {
+            let endpoints = endpoints.iter().map(|(index, is_local)| {
+                let addresses = self.network.backends[*index].addresses;
+                let address = if family == Family::Ipv4 { addresses.ipv4.into() } else { addresses.ipv6.into() };
+                endpoint(address, *is_local)
+            });
+            Change::EndpointSlice(Arc::new(slice(service, family, endpoints.collect())))
+        };
+        FAMILIES.map(of_family).into()
+    }
+
+    /// Sends one request.
+    pub fn ask(&self, from: From, protocol: Protocol, target: SocketAddr) -> io::Result<Answer> {
+        self.namespace(from).run(|| Ok(Request::new(protocol, target).send())).unwrap()
+    }
+
+    pub fn namespace(&self, from: From) -> &Namespace {
+        match from {
+            From::Pod => &self.network.backends[2].namespace,
+            From::Node => &self.network.node,
+            From::External => &self.network.client.namespace,
+            From::Endpoint => &self.network.backends[0].namespace,
+        }
+    }
+
+    /// The address that a request carries unless it is masqueraded. The node's own carry its primary address, and
+    /// masqueraded ones that of the device they leave by.
+    pub fn own_address(&self, from: From, family: Family) -> IpAddr {
+        let addresses = match from {
+            From::Pod => self.network.backends[2].addresses,
+            From::Node => self.network.client.gateway,
+            From::External => self.network.client.addresses,
+            From::Endpoint => self.network.backends[0].addresses,
+        };
+        if family == Family::Ipv4 { addresses.ipv4.into() } else { addresses.ipv6.into() }
+    }
+
+    /// Where a Service is reached.
+    pub fn target(&self, service: &Service, to: To, family: Family) -> SocketAddr {
+        let of_family = |addresses: &[IpAddr]| *addresses.iter().find(|one| Family::of(**one) == family).unwrap();
+        let port = &service.ports[0];
+        let loopback: IpAddr = if family == Family::Ipv4 { [127, 0, 0, 1].into() } else { "::1".parse().unwrap() };
+        let node_port = port.node_port.unwrap_or_default();
+        match to {
+            To::ClusterIp => (of_family(&service.cluster_ips), port.port).into(),
+            To::LoadBalancer => (of_family(&service.load_balancer_ips), port.port).into(),
+            To::ExternalIp => (of_family(&service.external_ips), port.port).into(),
+            To::NodePort => (self.own_address(From::Node, family), node_port).into(),
+            To::Localhost => (loopback, node_port).into(),
+        }
+    }
+}
+
+/// The node's facts, with the address towards the client as its primary one.
+fn node(network: &Network) -> Node {
+    let gateways = network.backends.iter().chain([&network.client]).map(|host| host.gateway);
+    let addresses = gateways.flat_map(|ends| [IpAddr::from(ends.ipv4), ends.ipv6.into()]).collect();
+    let primary = network.client.gateway;
+    Node { addresses, primary_ipv4: Some(primary.ipv4.into()), primary_ipv6: Some(primary.ipv6.into()) }
+}
+
+/// A Service with everything a Service can have, told from others by its number.
+pub fn service(number: u8, protocol: Protocol) -> Service {
+    let ip = |text: String| text.parse().unwrap();
+    let both = |four: &str, six: &str| vec![ip(format!("{four}.{number}")), ip(format!("{six}::{number}"))];
+    let port = ServicePort { name: "".into(), protocol, port: 80, node_port: Some(30_000 + u16::from(number)) };
+    Service {
+        name: ObjectName::new("default", &format!("s{number}")),
+        origin: Origin::Api,
+        families: Families::BOTH,
+        cluster_ips: both("10.96.0", "fd00:96"),
+        external_ips: both("203.0.113", "fd00:113"),
+        load_balancer_ips: both("198.51.100", "fd00:51"),
+        source_ranges: vec![],
+        ports: vec![port],
+        affinity: None,
+        internal_policy: TrafficPolicy::Cluster,
+        external_policy: TrafficPolicy::Cluster,
+        health_check_node_port: None,
+        scheduling: None,
+    }
+}
+
+/// The Service as news.
+pub fn news(service: &Service) -> Change {
+    Change::Service(Arc::new(service.clone()))
+}
+
+fn slice(service: &Service, family: Family, endpoints: Vec<Endpoint>) -> EndpointSlice {
+    EndpointSlice {
+        name: ObjectName::new("default", &format!("{}-{family}", service.name.name)),
+        origin: Origin::Api,
+        service: service.name.clone(),
+        family,
+        ports: vec![SlicePort { name: "".into(), protocol: service.ports[0].protocol, port: 8080 }],
+        endpoints,
+    }
+}
+
+fn endpoint(address: IpAddr, is_local: bool) -> Endpoint {
+    Endpoint {
+        address,
+        weight: 1,
+        ready: true,
+        serving: true,
+        terminating: false,
+        is_local,
+        node_hint: NodeHint::None,
+        zones: None,
+    }
+}
+
+/// Pods known by the addresses of all of them.
+pub fn by_cluster_cidr() -> DetectLocal {
+    DetectLocal::ClusterCidr(vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/32".parse().unwrap()])
+}
