@@ -42,10 +42,9 @@ impl Netfilter<'_> {
     pub fn vip(&self, address: IpAddr, is_routed: bool, steps: &mut Steps) {
         let key = SetKey { kind: SetKind::Vips, family: Family::of(address) };
         let place = (key, Member::Address(address));
-        let wanted = is_routed && self.settings.is_some_and(|settings| settings.families.contains(key.family));
-        // Without the set there are no members either.
-        if wanted || self.found.sets.contains_key(&key) {
-            steps.member(place, wanted.then_some(None), self.found_member(place));
+        // A set that goes takes its members along.
+        if self.settings.is_some_and(|settings| settings.families.contains(key.family)) {
+            steps.member(place, is_routed.then_some(None), self.found_member(place));
         }
     }
 

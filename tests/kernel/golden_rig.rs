@@ -55,6 +55,7 @@ pub enum To {
 /// Everything that runs. Dropped from top to bottom.
 pub struct GoldenRig {
     reconciler: Reconciler<Linux>,
+    settings: Settings,
     now: Duration,
     _backends: Vec<Backend>,
     pub network: Network,
@@ -71,12 +72,14 @@ impl GoldenRig {
         let start = |host: &ipvsd::demo::network::Host| Backend::start(&host.name, &host.namespace, &ports).unwrap();
         let backends = network.backends.iter().map(start).collect();
         let settings = Settings { netfilter: Some(netfilter), ..Settings::default() };
-        let open = || Ok(Linux::open()?.with_netfilter()?);
-        let kernel = network.node.run(open).unwrap();
-        let options = Options { drain_timeout: Duration::ZERO, ..Options::default() };
-        let mut reconciler = Reconciler::new(kernel, settings, options);
-        reconciler.take([Change::Node(node(&network))]);
-        Self { reconciler, now: Duration::ZERO, _backends: backends, network }
+        let reconciler = reconciler(&network, settings.clone());
+        Self { reconciler, settings, now: Duration::ZERO, _backends: backends, network }
+    }
+
+    /// Puts a reconciler that knows nothing in the place of the one that was there.
+    pub fn restart(&mut self) {
+        self.reconciler = reconciler(&self.network, self.settings.clone());
+        self.now = Duration::ZERO;
     }
 
     /// Takes changes in and programs them; nothing may fail.
@@ -161,6 +164,14 @@ impl GoldenRig {
             To::Localhost => (loopback, node_port).into(),
         }
     }
+}
+
+fn reconciler(network: &Network, settings: Settings) -> Reconciler<Linux> {
+    let kernel = network.node.run(|| Ok(Linux::open()?.with_netfilter()?)).unwrap();
+    let options = Options { drain_timeout: Duration::ZERO, ..Options::default() };
+    let mut reconciler = Reconciler::new(kernel, settings, options);
+    reconciler.take([Change::Node(node(network))]);
+    reconciler
 }
 
 /// The node's facts, with the address towards the client as its primary one.

@@ -32,6 +32,7 @@ mod takeover;
 mod traffic;
 mod traffic_changes;
 mod traffic_rig;
+mod vips;
 
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
@@ -69,6 +70,7 @@ fn trials() -> Vec<Trial> {
         takeover::trials(),
         traffic::trials(),
         traffic_changes::trials(),
+        vips::trials(),
     ];
     subjects.into_iter().flatten().collect()
 }
