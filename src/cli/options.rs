@@ -57,6 +57,7 @@ impl ProxyOptions {
             manifests: self.manifests.clone(),
             master: flags.master.clone().unwrap_or_default(),
             drain_timeout: self.drain_timeout.unwrap_or_else(|| own.drain_timeout()),
+            netfilter: own.netfilter,
             notices,
         };
         Ok(resolve(request).map_err(|error| if flags.config.is_some() { error } else { by_flag(error) })?)

@@ -3,8 +3,10 @@
 use super::address;
 use super::kube_proxy::v1alpha1::KubeProxyConfiguration;
 use super::resolve::Checks;
-use crate::desired::NodePortAddresses;
+use crate::desired::{self, NetfilterSettings, NodePortAddresses};
 use crate::model::Family;
+use crate::model::netfilter::{DeviceName, MasqueradeBit};
+use crate::state::Families;
 use ipnet::IpNet;
 use std::net::IpAddr;
 
@@ -59,11 +61,11 @@ impl DetectLocal {
         match config.detect_local_mode.as_str() {
             "NodeCIDR" => Self::NodeCidr,
             "BridgeInterface" => {
-                checks.not_empty("detectLocal.bridgeInterface", &local.bridge_interface);
+                device_name("detectLocal.bridgeInterface", &local.bridge_interface, checks);
                 Self::BridgeInterface(local.bridge_interface.clone())
             }
             "InterfaceNamePrefix" => {
-                checks.not_empty("detectLocal.interfaceNamePrefix", &local.interface_name_prefix);
+                device_name("detectLocal.interfaceNamePrefix", &local.interface_name_prefix, checks);
                 Self::InterfaceNamePrefix(local.interface_name_prefix.clone())
             }
             mode => {
@@ -74,6 +76,14 @@ impl DetectLocal {
                 Self::ClusterCidr(cluster_cidrs(&config.cluster_cidr, checks))
             }
         }
+    }
+}
+
+/// Where it cannot be the name of a device, no rule could match it.
+fn device_name(field: &str, name: &str, checks: &mut Checks) {
+    checks.not_empty(field, name);
+    if !name.is_empty() && name.parse::<DeviceName>().is_err() {
+        checks.refuse(field, name, "must be the name of a network device, or its beginning");
     }
 }
 
@@ -97,6 +107,25 @@ impl Masquerade {
             bit: checks.within("iptables.masqueradeBit", bit, 0..=31).unwrap_or_default(),
             localhost_node_ports: config.iptables.localhost_node_ports.unwrap_or(true),
         }
+    }
+}
+
+/// What netfilter's sets and rules depend on.
+pub(super) fn netfilter(detect_local: &DetectLocal, masquerade: Masquerade) -> NetfilterSettings {
+    // What is no name was refused.
+    let device = |name: &str, detect: fn(DeviceName) -> desired::DetectLocal| {
+        name.parse().map_or(desired::DetectLocal::Unknown, detect)
+    };
+    NetfilterSettings {
+        families: Families::BOTH,
+        masquerade_bit: MasqueradeBit::new(masquerade.bit).unwrap_or_default(),
+        masquerade_all: masquerade.all,
+        detect_local: match detect_local {
+            DetectLocal::ClusterCidr(cidrs) => desired::DetectLocal::ClusterCidr(cidrs.clone()),
+            DetectLocal::NodeCidr => desired::DetectLocal::NodeCidr,
+            DetectLocal::BridgeInterface(name) => device(name, desired::DetectLocal::Bridge),
+            DetectLocal::InterfaceNamePrefix(prefix) => device(prefix, desired::DetectLocal::DevicePrefix),
+        },
     }
 }
 

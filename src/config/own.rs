@@ -2,6 +2,7 @@
 //!
 //! ```yaml
 //! drainTimeout: 15m
+//! netfilter: true
 //! ```
 //!
 //! It is small and strict: an unknown key is an error, since nobody else reads it.
@@ -21,6 +22,9 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 pub struct OwnSettings {
     /// How long a departing destination may keep its connections; 0 cuts them. [`DRAIN_TIMEOUT`].
     pub drain_timeout: Option<GoDuration>,
+    /// Whether netfilter is programmed: masquerading, traffic policies for clients on the node, source ranges, what is
+    /// around VIPs. Without it only for a cluster, as a directory of manifests may serve a machine without iptables.
+    pub netfilter: Option<bool>,
 }
 
 /// Why a file has no settings.
@@ -85,6 +89,13 @@ mod tests {
             assert_eq!(parse(text).unwrap().drain_timeout(), Duration::from_secs(seconds), "{text:?}");
         }
         assert_eq!(parse("drainTimeout: \"0\"").unwrap().drain_timeout(), Duration::ZERO);
+    }
+
+    #[test]
+    fn netfilter_is_as_the_input_needs_it_unless_said() {
+        for (text, netfilter) in [("", None), ("netfilter: true", Some(true)), ("netfilter: false", Some(false))] {
+            assert_eq!(parse(text).unwrap().netfilter, netfilter, "{text:?}");
+        }
     }
 
     #[test]

@@ -89,7 +89,7 @@ async fn live(config: Config, invocation: Invocation, (kernel, node): (Linux, &s
     let (health_checks, wanted) = tokio::sync::watch::channel(HealthChecks::default());
     tokio::spawn(servers::serve_health_checks(wanted, shared.clone(), events.clone()));
     let telemetry = Telemetry::new(shared.clone(), health_checks);
-    let reconciler = Reconciler::new(kernel, config.settings.clone(), config.options.clone());
+    let reconciler = Reconciler::new(kernel, node::settings(&config), config.options.clone());
     let (end_sender, end) = oneshot::channel();
     let wheel = turn(Wheel::new(reconciler, Some(telemetry)), inbox, end_sender)?;
     info!(input = %config.input, node, "started");

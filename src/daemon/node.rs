@@ -3,7 +3,8 @@
 use super::probe;
 use crate::config::families::Families;
 use crate::config::{self, Config};
-use crate::kernel::linux::Linux;
+use crate::desired::{NetfilterSettings, Settings};
+use crate::kernel::linux::{Linux, OpenError};
 use crate::kernel::node_setup;
 use crate::model::Family;
 use crate::source::node::host_name;
@@ -48,12 +49,31 @@ pub fn check_families(config: &Config, node: &Node) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the deciding depends on, with the families of netfilter's sets and rules that this node has.
+pub fn settings(config: &Config) -> Settings {
+    let has = families();
+    let of_node = |netfilter: NetfilterSettings| NetfilterSettings {
+        families: netfilter.families.iter().filter(|family| has.contains(family)).collect(),
+        ..netfilter
+    };
+    Settings { netfilter: config.settings.netfilter.clone().map(of_node), ..config.settings.clone() }
+}
+
+/// Opens the kernel, with netfilter if that is to be programmed.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn kernel(config: &Config) -> Result<Linux, OpenError> {
+    let kernel = Linux::open()?;
+    if config.settings.netfilter.is_some() { kernel.with_netfilter() } else { Ok(kernel) }
+}
+
 /// Opens the kernel, sets what balancing needs and what the operator wants, and proves that it can balance.
 ///
 /// # Errors
 /// When it cannot.
 pub fn prepared_kernel(config: &Config) -> anyhow::Result<Linux> {
-    let mut kernel = Linux::open()?;
+    let mut kernel = kernel(config)?;
     let prepared = node_setup::prepare(&config.node, &mut kernel)?;
     for setting in prepared.set {
         info!("set {setting}");

@@ -26,7 +26,7 @@ const ATTEMPTS: usize = 5;
 pub fn run_once(config: &Config) -> anyhow::Result<bool> {
     let kernel = prepared_kernel(config)?;
     let first = first_messages(config)?;
-    let mut wheel = Wheel::new(Reconciler::new(kernel, config.settings.clone(), config.options.clone()), None);
+    let mut wheel = Wheel::new(Reconciler::new(kernel, node::settings(config), config.options.clone()), None);
     for message in first {
         wheel.take(message);
     }
@@ -46,7 +46,7 @@ pub fn run_once(config: &Config) -> anyhow::Result<bool> {
 /// # Errors
 /// When the input or the kernel cannot be read.
 pub fn preview(config: &Config) -> anyhow::Result<(Vec<Op>, Vec<Problem>)> {
-    let mut reconciler = Reconciler::new(Linux::open()?, config.settings.clone(), config.options.clone());
+    let mut reconciler = Reconciler::new(node::kernel(config)?, node::settings(config), config.options.clone());
     let mut problems = Vec::new();
     for message in first_messages(config)? {
         match message {
@@ -82,7 +82,7 @@ pub fn init_only(config: &Config) -> anyhow::Result<()> {
 pub fn cleanup(takeover: Takeover) -> anyhow::Result<Report> {
     let kernel = match Linux::open() {
         Err(OpenError::ModuleMissing { .. }) if takeover != Takeover::Nothing => return Ok(Report::default()),
-        kernel => kernel?,
+        kernel => kernel?.with_netfilter()?,
     };
     let options = Options { takeover, ..Options::default() };
     let mut reconciler = Reconciler::new(kernel, Settings::default(), options);

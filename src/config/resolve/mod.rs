@@ -38,6 +38,8 @@ pub struct Request {
     pub master: String,
     /// How long a departing destination may keep its connections.
     pub drain_timeout: Duration,
+    /// Whether netfilter is programmed; if nobody says, for a cluster.
+    pub netfilter: Option<bool>,
     /// What the operator should know already.
     pub notices: Vec<String>,
 }
@@ -84,6 +86,8 @@ fn check(request: Request, checks: &mut Checks) -> Config {
     unused::note(&effective, checks);
     effective.forget_other_modes();
     let feature_gates = gates(&effective, checks);
+    let (detect_local, masquerade) = (DetectLocal::of(&effective, checks), Masquerade::of(&effective, checks));
+    let netfilter = request.netfilter.unwrap_or(request.manifests.is_none());
     Config {
         settings: Settings {
             scheduling: scheduling(&effective, checks),
@@ -91,6 +95,7 @@ fn check(request: Request, checks: &mut Checks) -> Config {
             bind_address: network::bind_address(&effective, checks),
             has_cluster: request.manifests.is_none(),
             external_ips_allowed: feature_gates.enabled(EXTERNAL_IPS),
+            netfilter: netfilter.then(|| network::netfilter(&detect_local, masquerade)),
             ..Settings::default()
         },
         options: Options {
@@ -100,8 +105,8 @@ fn check(request: Request, checks: &mut Checks) -> Config {
         },
         node_name: node_name(&effective, checks),
         servers: servers(&effective, checks),
-        detect_local: DetectLocal::of(&effective, checks),
-        masquerade: Masquerade::of(&effective, checks),
+        detect_local,
+        masquerade,
         node: node(&effective, checks),
         logging: Logging::of(&effective.logging, &feature_gates, checks),
         input: input(&request, &effective, checks),
