@@ -92,7 +92,9 @@ impl<K: Kernel> Reconciler<K> {
                 // With an address go the routes that prefer it as their source: the kernel drops them unasked.
                 self.pace.read_soon();
             }
-            if change == Change::Doubt(false) {
+            let pods_moved =
+                matches!(&change, Change::NodeObject(node) if node.pod_cidrs != self.state.node_object().pod_cidrs);
+            if pods_moved || change == Change::Doubt(false) {
                 self.pace.read_soon();
             }
             self.state.apply(change);

@@ -159,7 +159,7 @@ impl State {
             let moved = &before.addresses ^ &self.node.addresses;
             let has_moved = |vips: &[IpAddr]| vips.iter().any(|vip| moved.contains(vip));
             self.touch(|service| {
-                has_node_port(service) || has_moved(&service.external_ips) || has_moved(&service.load_balancer_ips)
+                follows_node(service) || has_moved(&service.external_ips) || has_moved(&service.load_balancer_ips)
             });
         }
     }
@@ -172,13 +172,15 @@ impl State {
             self.dirty.extend(self.slices.values().filter(is_zoned).map(|slice| slice.service.clone()));
         }
         if before.addresses != self.node_object.addresses {
-            self.touch(has_node_port);
+            self.touch(follows_node);
         }
     }
 }
 
-fn has_node_port(service: &Service) -> bool {
-    service.ports.iter().any(|port| port.node_port.is_some())
+/// Whether it matters to a Service which addresses the node has: for its node ports, and for whether the node is within
+/// its source ranges.
+fn follows_node(service: &Service) -> bool {
+    !service.source_ranges.is_empty() || service.ports.iter().any(|port| port.node_port.is_some())
 }
 
 #[cfg(test)]
@@ -271,6 +273,7 @@ mod tests {
             Service { ports: vec![port], ..Service::clone(&service("node-port")) },
             Service { external_ips: vec![[192, 0, 2, 7].into()], ..Service::clone(&service("vip")) },
             Service { load_balancer_ips: vec![[192, 0, 2, 8].into()], ..Service::clone(&service("balanced")) },
+            Service { source_ranges: vec!["192.0.2.0/24".parse().unwrap()], ..Service::clone(&service("ranges")) },
             Service::clone(&service("zoned")),
             Service::clone(&service("plain")),
         ] {
@@ -292,12 +295,12 @@ mod tests {
             ..NodeObject::default()
         };
         for (change, wanted) in [
-            (Change::Node(node(7)), &["node-port", "vip"][..]),
+            (Change::Node(node(7)), &["node-port", "ranges", "vip"][..]),
             (Change::Node(node(7)), &[]),
-            (Change::Node(node(8)), &["balanced", "node-port", "vip"]),
-            (Change::NodeObject(object("a", 1)), &["node-port", "zoned"]),
+            (Change::Node(node(8)), &["balanced", "node-port", "ranges", "vip"]),
+            (Change::NodeObject(object("a", 1)), &["node-port", "ranges", "zoned"]),
             (Change::NodeObject(object("a", 1)), &[]),
-            (Change::NodeObject(object("a", 2)), &["node-port"]),
+            (Change::NodeObject(object("a", 2)), &["node-port", "ranges"]),
             (Change::NodeObject(object("b", 2)), &["zoned"]),
             (Change::NodeObject(NodeObject { is_eligible: true, ..object("b", 2) }), &[]),
         ] {

@@ -1,6 +1,7 @@
 //! Random models and random changes of the input, from small worlds so that they meet each other.
 
-use ipvsd::desired::{NodePortAddresses, Settings};
+use ipnet::IpNet;
+use ipvsd::desired::{DetectLocal, NetfilterSettings, NodePortAddresses, Settings};
 use ipvsd::model::netfilter::{AddressPort, Capacity, Mark, Member, RuleSettings, Set, SetKey, SetKind};
 use ipvsd::model::{
     DestinationKey, DestinationSpec, Family, Forwarding, Model, Persistence, Protocol, RouteSpec, SchedulerFlags,
@@ -135,7 +136,7 @@ fn service(overlap: bool) -> impl Strategy<Value = Service> {
                 cluster_ips: each([10, 0, 0, mine], sixth(0)),
                 external_ips: each([10, 0, 1, mine], sixth(1)),
                 load_balancer_ips: each([10, 0, 2, mine], sixth(2)),
-                source_ranges: vec![],
+                source_ranges: if affinity.is_some() { source_ranges() } else { vec![] },
                 ports: ports.into_iter().enumerate().map(port).collect(),
                 affinity,
                 internal_policy: policies.0,
@@ -145,6 +146,11 @@ fn service(overlap: bool) -> impl Strategy<Value = Service> {
             }
         },
     )
+}
+
+/// Of both families; the node is in one of them.
+fn source_ranges() -> Vec<IpNet> {
+    ["192.0.2.0/29", "203.0.113.7/32", "fd09::/16"].map(|range| range.parse().unwrap()).into()
 }
 
 fn families() -> impl Strategy<Value = Families> {
@@ -208,8 +214,10 @@ pub fn settings() -> impl Strategy<Value = Settings> {
         1 => Just(NodePortAddresses::Within(vec!["192.0.2.0/29".parse().unwrap(), "::/0".parse().unwrap()])),
     ];
     let bind_address = option::weighted(0.2, Just("192.0.2.9".parse().unwrap()));
-    (node_ports, bind_address, any::<bool>(), prop::bool::weighted(0.8)).prop_map(
-        |(node_ports, bind_address, has_cluster, external_ips_allowed)| Settings {
+    let netfilter = option::of(netfilter_settings());
+    (node_ports, bind_address, any::<bool>(), prop::bool::weighted(0.8), netfilter).prop_map(
+        |(node_ports, bind_address, has_cluster, external_ips_allowed, netfilter)| Settings {
+            netfilter,
             node_ports,
             bind_address,
             has_cluster,
@@ -217,6 +225,21 @@ pub fn settings() -> impl Strategy<Value = Settings> {
             ..Settings::default()
         },
     )
+}
+
+fn netfilter_settings() -> impl Strategy<Value = NetfilterSettings> {
+    let detect_local = prop_oneof![
+        Just(DetectLocal::Unknown),
+        Just(DetectLocal::ClusterCidr(vec!["10.244.0.0/16".parse().unwrap()])),
+        Just(DetectLocal::NodeCidr),
+    ];
+    let families = prop_oneof![3 => Just(Families::BOTH), 1 => Just(Families { ipv4: true, ipv6: false })];
+    (detect_local, families, any::<bool>()).prop_map(|(detect_local, families, masquerade_all)| NetfilterSettings {
+        detect_local,
+        families,
+        masquerade_all,
+        ..NetfilterSettings::default()
+    })
 }
 
 fn node_object() -> impl Strategy<Value = NodeObject> {

@@ -1,6 +1,8 @@
 //! What a list of changes asks of the kernel, said again in the plainest way: no plan, no increments, all at once.
 //! For Services that do not ask for each other's addresses.
 
+pub mod netfilter;
+
 use ipvsd::desired::{HealthCheck, NodePortAddresses, Settings, Traffic};
 use ipvsd::model::{DestinationKey, DestinationSpec, Family, Model, Persistence, RouteSpec, VirtualServer};
 use ipvsd::model::{SchedulerFlags, VirtualServerKey, VirtualServerSpec};
@@ -64,6 +66,9 @@ impl Cluster {
                 let preferred_source = self.node.primary(Family::of(vip));
                 model.routes.insert(vip, RouteSpec { preferred_source });
             }
+        }
+        if self.settings.netfilter.is_some() {
+            self.add_netfilter(&mut model, known);
         }
         model
     }

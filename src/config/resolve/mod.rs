@@ -86,16 +86,14 @@ fn check(request: Request, checks: &mut Checks) -> Config {
     unused::note(&effective, checks);
     effective.forget_other_modes();
     let feature_gates = gates(&effective, checks);
-    let (detect_local, masquerade) = (DetectLocal::of(&effective, checks), Masquerade::of(&effective, checks));
-    let netfilter = request.netfilter.unwrap_or(request.manifests.is_none());
-    Config {
+    let has_netfilter = request.netfilter.unwrap_or(request.manifests.is_none());
+    let mut config = Config {
         settings: Settings {
             scheduling: scheduling(&effective, checks),
             node_ports: network::node_ports(&effective, checks),
             bind_address: network::bind_address(&effective, checks),
             has_cluster: request.manifests.is_none(),
             external_ips_allowed: feature_gates.enabled(EXTERNAL_IPS),
-            netfilter: netfilter.then(|| network::netfilter(&detect_local, masquerade)),
             ..Settings::default()
         },
         options: Options {
@@ -105,8 +103,8 @@ fn check(request: Request, checks: &mut Checks) -> Config {
         },
         node_name: node_name(&effective, checks),
         servers: servers(&effective, checks),
-        detect_local,
-        masquerade,
+        detect_local: DetectLocal::of(&effective, checks),
+        masquerade: Masquerade::of(&effective, checks),
         node: node(&effective, checks),
         logging: Logging::of(&effective.logging, &feature_gates, checks),
         input: input(&request, &effective, checks),
@@ -114,7 +112,10 @@ fn check(request: Request, checks: &mut Checks) -> Config {
         files: request.files,
         notices: Vec::new(),
         effective,
-    }
+    };
+    let netfilter = || network::netfilter(&config.detect_local, config.masquerade);
+    config.settings.netfilter = has_netfilter.then(netfilter);
+    config
 }
 
 fn mode(config: &KubeProxyConfiguration, checks: &mut Checks) {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::kube_proxy;
-use crate::desired::NodePortAddresses;
+use crate::desired::{NetfilterSettings, NodePortAddresses};
 use crate::model::SchedulerFlags;
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -98,6 +98,10 @@ fn every_field_that_is_wrong_is_named_with_its_value() {
         (
             "nodePortAddresses: [1.2.3.4/32, 10.20.30.40]",
             "nodePortAddresses[1]: \"10.20.30.40\" must be a CIDR such as 10.100.0.0/16 or fde4:8dba:82e1::/48",
+        ),
+        (
+            "detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: \"a b\"}",
+            "detectLocal.bridgeInterface: a b must be the name of a network device, or its beginning",
         ),
         ("nodePortAddresses: [primary, 127.0.0.1/32]", "nodePortAddresses[0]: primary must stand alone, without CIDRs"),
         ("nodePortAddresses: [127.0.0.1/32, primary]", "nodePortAddresses[1]: primary must stand alone, without CIDRs"),
@@ -208,7 +212,9 @@ fn kubeadms_file_is_taken_as_it_is() {
     assert_eq!(config.detect_local, DetectLocal::ClusterCidr(cidrs(&["10.244.0.0/16"])));
     assert_eq!(config.settings.node_ports, NodePortAddresses::Any);
     assert_eq!(config.masquerade, Masquerade { all: false, bit: 14, localhost_node_ports: true });
-    assert_eq!(config.settings, Settings { has_cluster: true, ..Settings::default() });
+    let detect_local = crate::desired::DetectLocal::ClusterCidr(cidrs(&["10.244.0.0/16"]));
+    let netfilter = Some(NetfilterSettings { detect_local, ..NetfilterSettings::default() });
+    assert_eq!(config.settings, Settings { netfilter, has_cluster: true, ..Settings::default() });
     assert_eq!((config.node.strict_arp, config.node.ipvs_timeouts), (false, IpvsTimeouts::default()));
     assert_eq!(config.node.oom_score_adj, Some(-999));
     assert_eq!(config.options.takeover, Takeover::AllBut(Vec::new()));
@@ -262,7 +268,9 @@ fn who_is_a_local_pod_is_told_in_four_ways() {
             DetectLocal::InterfaceNamePrefix("veth".into()),
         ),
     ] {
-        assert_eq!(resolved(fields).detect_local, wanted);
+        let config = resolved(fields);
+        assert_eq!(config.detect_local, wanted);
+        assert_eq!(config.settings.netfilter, Some(network::netfilter(&wanted, config.masquerade)));
     }
     assert_eq!(resolved("nodePortAddresses: [primary]").settings.node_ports, NodePortAddresses::Primary);
     assert_eq!(resolved("nodePortAddresses: []").settings.node_ports, NodePortAddresses::Any);
@@ -291,6 +299,18 @@ fn a_directory_takes_the_place_of_the_cluster() {
     assert_eq!(config.input, Input::Manifests("dir".into()));
     assert_eq!((config.options.drain_timeout, config.files), (Duration::from_secs(7), vec!["file".into()]));
     assert_eq!(config.notices, ["first"]);
+    assert_eq!(config.settings.netfilter, None, "a machine without a cluster may have no iptables");
+}
+
+#[test]
+fn netfilter_is_programmed_where_it_is_asked_for() {
+    for (manifests, netfilter, wanted) in [(true, Some(true), true), (false, Some(false), false), (false, None, true)] {
+        let manifests = manifests.then(|| "dir".into());
+        let config = resolve(Request { manifests, netfilter, ..request("iptables: {masqueradeBit: 3}") }).unwrap();
+        assert_eq!(config.settings.netfilter.is_some(), wanted);
+        let bits = config.settings.netfilter.map(|settings| settings.masquerade_bit.bits());
+        assert_eq!(bits, wanted.then_some(8));
+    }
 }
 
 proptest! {

@@ -1,0 +1,171 @@
+//! What netfilter should hold, said again in the plainest way.
+
+use super::{Cluster, is_leaving, local, server};
+use ipvsd::desired::netfilter::rules;
+use ipvsd::model::netfilter::{AddressPort, Capacity, Mark, Member, Set, SetKey, SetKind};
+use ipvsd::model::{Family, Model, Persistence, Protocol, SchedulerFlags, VirtualServer, VirtualServerKey};
+use ipvsd::state::{Change, Service, ServicePort, State, TrafficPolicy};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+type Members = BTreeMap<SetKey, BTreeMap<Member, Option<Mark>>>;
+
+impl Cluster {
+    /// Adds sets, rules and the virtual servers of marks to what is wanted.
+    pub fn add_netfilter(&self, model: &mut Model, known: &[&str]) {
+        let mut state = State::default();
+        state.apply(Change::NodeObject(self.node_object.clone()));
+        model.rules = rules(self.settings.netfilter.as_ref(), &state);
+        let mut members: Members = SetKey::all().map(|key| (key, BTreeMap::new())).collect();
+        let mut marks = 0;
+        for service in self.services.values() {
+            for (family, port) in
+                service.families.iter().flat_map(|family| service.ports.iter().map(move |p| (family, p)))
+            {
+                marks += 1;
+                let mark = Mark::new(marks, port.protocol).unwrap();
+                self.add_port(service, (port, family), mark, &mut members);
+                self.add_short_circuit(service, (port, family), (mark, known), model);
+            }
+            for family in service.families.iter() {
+                let port = service.health_check_node_port.map(|port| (Member::Port(port), None));
+                members.get_mut(&key(SetKind::HealthCheckNodePort, family)).unwrap().extend(port);
+            }
+        }
+        for vip in model.routes.keys() {
+            members.get_mut(&key(SetKind::Vips, Family::of(*vip))).unwrap().insert(Member::Address(*vip), None);
+        }
+        members.retain(|key, _| model.rules.contains_key(&key.family));
+        model.sets = members.into_iter().map(|(key, members)| (key, Set::with(key.kind, members))).collect();
+    }
+
+    fn add_port(&self, service: &Service, (port, family): (&ServicePort, Family), mark: Mark, members: &mut Members) {
+        let mut add = |kind, member, mark| {
+            members.get_mut(&key(kind, family)).unwrap().insert(member, mark);
+        };
+        let endpoints = self.endpoints(service, port, family);
+        for own in local(&endpoints).keys() {
+            let endpoint = AddressPort { address: own.address, protocol: port.protocol, port: own.port };
+            add(SetKind::LoopBack, Member::AddressPortAddress(endpoint, own.address), None);
+        }
+        let at = |address: &IpAddr, port_number| AddressPort {
+            address: *address,
+            protocol: port.protocol,
+            port: port_number,
+        };
+        let of_family = |addresses: &[IpAddr]| -> Vec<AddressPort> {
+            addresses.iter().filter(|ip| Family::of(**ip) == family).map(|ip| at(ip, port.port)).collect()
+        };
+        for frontend in of_family(&service.cluster_ips) {
+            add(SetKind::ClusterIp, Member::AddressPort(frontend), None);
+        }
+        let is_local = service.external_policy == TrafficPolicy::Local;
+        let external = if self.settings.external_ips_allowed { of_family(&service.external_ips) } else { vec![] };
+        let balancer = of_family(&service.load_balancer_ips);
+        let node = self.node.addresses.iter().filter(|ip| Family::of(**ip) == family && self.has_node_ports(**ip));
+        let node: Vec<_> = node.filter_map(|ip| Some(at(ip, port.node_port?))).collect();
+        let external_kind = if is_local { SetKind::ExternalIpLocal } else { SetKind::ExternalIp };
+        external.iter().for_each(|frontend| add(external_kind, Member::AddressPort(*frontend), None));
+        for frontend in &balancer {
+            add(SetKind::LoadBalancer, Member::AddressPort(*frontend), None);
+            if is_local {
+                add(SetKind::LoadBalancerLocal, Member::AddressPort(*frontend), None);
+            }
+            let ranges = service.source_ranges.iter().filter(|range| Family::of(range.addr()) == family);
+            for range in ranges {
+                add(SetKind::LoadBalancerFirewall, Member::AddressPort(*frontend), None);
+                add(SetKind::LoadBalancerSourceCidr, Member::AddressPortNet(*frontend, range.trunc()), None);
+                if self.primary(family).is_some_and(|node| range.contains(&node)) {
+                    let itself = Member::AddressPortAddress(*frontend, frontend.address);
+                    add(SetKind::LoadBalancerSourceIp, itself, None);
+                }
+            }
+        }
+        let (all, of_local) = match port.protocol {
+            Protocol::Tcp => (SetKind::NodePortTcp, SetKind::NodePortLocalTcp),
+            Protocol::Udp => (SetKind::NodePortUdp, SetKind::NodePortLocalUdp),
+            Protocol::Sctp => (SetKind::NodePortSctp, SetKind::NodePortLocalSctp),
+        };
+        for frontend in &node {
+            let member = if port.protocol == Protocol::Sctp {
+                Member::AddressPort(*frontend)
+            } else {
+                Member::Port(frontend.port)
+            };
+            add(all, member, None);
+            if is_local {
+                add(of_local, member, None);
+            }
+        }
+        if is_local {
+            let usable = endpoints.values().any(|one| one.ready || is_leaving(one));
+            let local_usable = local(&endpoints).values().any(|one| one.ready || is_leaving(one));
+            for frontend in external.iter().chain(&balancer).chain(&node) {
+                if usable && !local_usable {
+                    add(SetKind::NoLocal, Member::AddressPort(*frontend), None);
+                }
+                if !self.of_cluster(&endpoints).is_empty() {
+                    add(SetKind::ShortCircuit, Member::AddressPort(*frontend), Some(mark));
+                }
+            }
+        }
+    }
+
+    fn add_short_circuit(
+        &self,
+        service: &Service,
+        (port, family): (&ServicePort, Family),
+        (mark, known): (Mark, &[&str]),
+        model: &mut Model,
+    ) {
+        let chosen = self.of_cluster(&self.endpoints(service, port, family));
+        let ways = self.ways_in(service, port);
+        let is_external =
+            ways.iter().any(|(key, traffic)| key.family() == family && *traffic == ipvsd::desired::Traffic::External);
+        let is_asked = model.rules.contains_key(&family) && is_external;
+        if service.external_policy != TrafficPolicy::Local || chosen.is_empty() || !is_asked {
+            return;
+        }
+        let VirtualServer { mut spec, destinations } = server(service, family, known, chosen);
+        if let Some(Persistence { .. }) = spec.persistence.take() {
+            spec.scheduler = "mh".parse().unwrap();
+            spec.flags = SchedulerFlags::FALLBACK;
+        }
+        let key = VirtualServerKey::Mark { mark: mark.bits(), family };
+        model.virtual_servers.insert(key, VirtualServer { spec, destinations });
+    }
+
+    fn primary(&self, family: Family) -> Option<IpAddr> {
+        let said = self.settings.bind_address.iter().chain(&self.node_object.addresses);
+        let seen = self.node.primary(family).filter(|_| !self.settings.has_cluster);
+        said.copied().chain(seen).find(|address| Family::of(*address) == family)
+    }
+}
+
+/// The same with marks numbered in the order of their frontends, and with sets that are as large as they must be: which
+/// number a port has is of no matter, and what is larger stays so.
+pub fn comparable(mut model: Model) -> Model {
+    let mut numbers: BTreeMap<(Family, u32), u32> = BTreeMap::new();
+    for (key, set) in &mut model.sets {
+        set.capacity = Capacity::for_members(key.kind, set.members.len());
+        for (member, mark) in set.members.iter_mut().filter(|_| key.kind == SetKind::ShortCircuit) {
+            let (Some(old), Member::AddressPort(frontend)) = (*mark, member) else { continue };
+            let next = u16::try_from(numbers.len()).unwrap() + 1;
+            let new = Mark::new(next, frontend.protocol).unwrap().bits();
+            let new = *numbers.entry((key.family, old.bits())).or_insert(new);
+            *mark = Mark::from_bits(new);
+        }
+    }
+    let renumber = |key| match key {
+        VirtualServerKey::Mark { mark, family } => {
+            VirtualServerKey::Mark { mark: numbers.get(&(family, mark)).copied().unwrap_or(mark), family }
+        }
+        key => key,
+    };
+    model.virtual_servers = model.virtual_servers.into_iter().map(|(key, server)| (renumber(key), server)).collect();
+    model
+}
+
+fn key(kind: SetKind, family: Family) -> SetKey {
+    SetKey { kind, family }
+}
