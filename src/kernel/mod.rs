@@ -83,9 +83,6 @@ pub enum ObserveError {
         /// What is wrong with it.
         detail: String,
     },
-    /// iptables is missing or failed.
-    #[error("the rules cannot be read")]
-    Rules(#[source] iptables::Failed),
     /// The table changed during every attempt to read it (`NLM_F_DUMP_INTR`).
     #[error("{what} kept changing while it was read")]
     Inconsistent {

@@ -28,17 +28,17 @@ impl Netfilter {
         self.sets.counters()
     }
 
-    /// Reads all sets and rules into a model.
+    /// Reads all sets and rules into a model. Rules that cannot be read are not known to be whole: whoever wants them sets
+    /// them, and is told why that fails, while virtual servers are programmed all the same.
     ///
     /// # Errors
-    /// Any failure to read all of it.
+    /// Any failure to read all sets.
     pub fn observe(&mut self, into: &mut Model) -> Result<(), ObserveError> {
         for key in SetKey::all() {
             into.sets.extend(self.sets.read(key)?.map(|set| (key, set)));
         }
         for family in [Family::Ipv4, Family::Ipv6] {
-            let settings = self.iptables.observe(family).map_err(ObserveError::Rules)?;
-            into.rules.extend(settings.map(|settings| (family, settings)));
+            into.rules.extend(self.iptables.observe(family).map(|settings| (family, settings)));
         }
         Ok(())
     }

@@ -54,7 +54,7 @@ fn ipset_sees_what_was_added() {
         "add KUBE-LOAD-BALANCER-SOURCE-CIDR 10.96.0.1,tcp:80,10.0.0.0/9",
         "add KUBE-LOAD-BALANCER-SOURCE-CIDR 10.96.0.1,tcp:80,192.0.2.2",
         "add KUBE-NODE-PORT-TCP 30080",
-        "add IPVSD-SHORT-CIRCUIT 10.96.0.1,udp:80 skbmark 0xabc03020",
+        "add IPVSD-SHORT-CIRCUIT 10.96.0.1,udp:80 skbmark 0xabc01060",
     ] {
         assert!(saved.iter().any(|found| found == line), "{line} is not in\n{}", saved.join("\n"));
     }

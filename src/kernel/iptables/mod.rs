@@ -56,15 +56,12 @@ impl Iptables {
         self.backend
     }
 
-    /// The settings of a family's rules; none if they are not whole.
-    ///
-    /// # Errors
-    /// The program cannot be run or fails.
-    pub fn observe(&self, family: Family) -> Result<Option<RuleSettings>, Failed> {
-        let saved = self.backend.save(family)?;
+    /// The settings of a family's rules; none if they are not whole, or cannot be read.
+    pub fn observe(&self, family: Family) -> Option<RuleSettings> {
+        let saved = self.backend.save(family).ok()?;
         let printed = self.printed.get(&family);
         let as_printed = || printed.filter(|(ours, _)| saved.ours(family) == *ours).map(|(_, settings)| *settings);
-        Ok(saved.settings(family).or_else(as_printed))
+        saved.settings(family).or_else(as_printed)
     }
 
     /// Makes a family's rules those of `settings`.

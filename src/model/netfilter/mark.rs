@@ -4,11 +4,11 @@
 //! marks are ours alone: whatever mark the packet had is replaced, and taken off before the packet leaves the node.
 //!
 //! ```text
-//!   31       20 19          12 11            6 5   4         0
-//!   [ number  ] [ 0000 0011  ] [ 0000 00     ] [U] [ 0 0000  ]     U: the packets are UDP
+//!   31   20 19      12 11      6 5   4    0
+//!   number  0000 0001  0000 01   U   0 0000     U: the packets are UDP
 //! ```
-//! Free are the bits that others commonly give a meaning: 0x4000 and 0x8000 (Kubernetes), 0x0f00 (Cilium), 0x80 (AWS VPC
-//! CNI) and 0xf0000 (Calico). That two bits are always set keeps a packet with nothing but a masquerade bit on it, which
+//! Free are the bits that others commonly give a meaning: 0x4000 and 0x8000 (Kubernetes), 0x2000 (the portmap plugin),
+//! 0x0f00 (Cilium), 0x80 (AWS VPC CNI) and 0xf0000 (Calico). That two bits are always set keeps a packet with nothing but a masquerade bit on it, which
 //! can be any, from being taken for one of ours.
 
 use crate::model::Protocol;
@@ -18,7 +18,7 @@ use crate::model::Protocol;
 pub struct Mark(u32);
 
 /// What all our marks have in [`MASK`].
-pub const TAG: u32 = 0x3000;
+pub const TAG: u32 = 0x1040;
 
 /// The bits that are the same in all our marks.
 pub const MASK: u32 = 0x000f_ffdf;
@@ -73,14 +73,14 @@ mod tests {
                 assert_eq!((mark.number(), mark.is_udp()), (number, protocol == Protocol::Udp));
             }
         }
-        assert_eq!(Mark::new(1, Protocol::Tcp).unwrap().bits(), 0x0010_3000);
+        assert_eq!(Mark::new(1, Protocol::Tcp).unwrap().bits(), 0x0010_1040);
         assert_eq!([0, LAST + 1].map(|number| Mark::new(number, Protocol::Tcp)), [None; 2]);
     }
 
     #[test]
     fn nothing_with_one_bit_or_none_is_a_mark_of_ours() {
         assert!((0..32).all(|bit| Mark::from_bits(1 << bit).is_none()));
-        for strange in [0, TAG, 0x0010_7000, 0x0010_3080, u32::MAX] {
+        for strange in [0, TAG, 0x0010_5040, 0x0010_10c0, u32::MAX] {
             assert_eq!(Mark::from_bits(strange), None, "{strange:#x}");
         }
     }
