@@ -11,12 +11,12 @@
 
 #[path = "../support/api_server/mod.rs"]
 mod api_server;
+#[path = "../support/control_plane.rs"]
+mod control_plane;
 #[path = "../support/follower.rs"]
 mod follower;
 #[path = "../support/objects.rs"]
 mod objects;
-
-mod control_plane;
 
 use control_plane::ControlPlane;
 use follower::{Follower, settings};

@@ -9,6 +9,16 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "../support/api_server/mod.rs"]
+mod api_server;
+#[path = "../support/control_plane.rs"]
+mod control_plane;
+#[path = "../support/follower.rs"]
+mod follower;
+#[path = "../support/objects.rs"]
+mod objects;
+
+mod cluster;
 mod commands;
 mod contract;
 mod contract_linux;
@@ -53,6 +63,7 @@ fn main() -> ExitCode {
 
 fn trials() -> Vec<Trial> {
     let subjects = [
+        cluster::trials(),
         commands::trials(),
         contract_linux::trials(),
         cost::trials(),
