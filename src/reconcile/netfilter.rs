@@ -28,7 +28,7 @@ impl Netfilter<'_> {
         let touched = plan.netfilter_mut().claims.take_touched();
         let claims = &plan.netfilter().claims;
         if all {
-            SetKey::all().for_each(|key| self.compare_set(key, wanted.contains_key(&key.family), claims, steps));
+            SetKey::all().for_each(|key| self.compare_set((key, wanted.contains_key(&key.family)), claims, steps));
         } else {
             self.make_room(&touched, claims, steps);
             for place in touched {
@@ -55,7 +55,7 @@ impl Netfilter<'_> {
         members.filter_map(|member| if let Member::Address(address) = member { Some(*address) } else { None })
     }
 
-    fn compare_set(&self, key: SetKey, is_wanted: bool, claims: &Claims, steps: &mut Steps) {
+    fn compare_set(&self, (key, is_wanted): (SetKey, bool), claims: &Claims, steps: &mut Steps) {
         let found = self.found.sets.get(&key);
         if !is_wanted {
             // Where ours are not, they are kube-proxy's.

@@ -8,13 +8,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 /// A member, and the set it should be in.
 pub type Place = (SetKey, Member);
 
+/// A member that a Service asks for, with the mark that it maps to.
+type Asked = (Place, Option<Mark>);
+
 /// What is asked for.
 #[derive(Debug, Default)]
 pub struct Claims {
     /// By set and member; no entry is empty.
     wanted: BTreeMap<SetKey, BTreeMap<Member, Claim>>,
     /// What each Service asks for, sorted; no entry is empty.
-    of: HashMap<ObjectName, Box<[(Place, Option<Mark>)]>>,
+    of: HashMap<ObjectName, Box<[Asked]>>,
     /// Members that may be different from when they were last taken.
     touched: BTreeSet<Place>,
 }

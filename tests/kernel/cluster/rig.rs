@@ -91,12 +91,6 @@ impl<S: Truth> Rig<S> {
         self.daemon.take().unwrap().kill().unwrap();
     }
 
-    /// Ends the daemon with SIGTERM, and checks that it ends well.
-    pub fn stop(&mut self) {
-        let status = self.daemon.take().unwrap().stop().unwrap();
-        assert!(status.success(), "{status}");
-    }
-
     /// What the daemons said so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
