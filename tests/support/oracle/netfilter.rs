@@ -8,6 +8,7 @@ use ipvsd::state::{Change, Service, ServicePort, State, TrafficPolicy};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+type OnePort<'a> = (&'a Service, &'a ServicePort, Family);
 type Members = BTreeMap<SetKey, BTreeMap<Member, Option<Mark>>>;
 
 impl Cluster {
@@ -24,8 +25,8 @@ impl Cluster {
             {
                 marks += 1;
                 let mark = Mark::new(marks, port.protocol).unwrap();
-                self.add_port(service, (port, family), mark, &mut members);
-                self.add_short_circuit(service, (port, family), (mark, known), model);
+                self.add_port((service, port, family), mark, &mut members);
+                self.add_short_circuit((service, port, family), (mark, known), model);
             }
             for family in service.families.iter() {
                 let port = service.health_check_node_port.map(|port| (Member::Port(port), None));
@@ -39,7 +40,7 @@ impl Cluster {
         model.sets = members.into_iter().map(|(key, members)| (key, Set::with(key.kind, members))).collect();
     }
 
-    fn add_port(&self, service: &Service, (port, family): (&ServicePort, Family), mark: Mark, members: &mut Members) {
+    fn add_port(&self, (service, port, family): OnePort<'_>, mark: Mark, members: &mut Members) {
         let mut add = |kind, member, mark| {
             members.get_mut(&key(kind, family)).unwrap().insert(member, mark);
         };
@@ -113,8 +114,7 @@ impl Cluster {
 
     fn add_short_circuit(
         &self,
-        service: &Service,
-        (port, family): (&ServicePort, Family),
+        (service, port, family): OnePort<'_>,
         (mark, known): (Mark, &[&str]),
         model: &mut Model,
     ) {
