@@ -345,6 +345,14 @@ mod tests {
     }
 
     #[test]
+    fn of_marks_only_ours_for_udp_tell_their_protocol() {
+        let key = |mark| VirtualServerKey::Mark { mark, family: Family::Ipv4 };
+        let ours = |protocol| key(Mark::new(1, protocol).unwrap().bits()).protocol();
+        assert_eq!([ours(Protocol::Udp), ours(Protocol::Tcp), ours(Protocol::Sctp)], [Some(Protocol::Udp), None, None]);
+        assert_eq!(key(7).protocol(), None);
+    }
+
+    #[test]
     fn the_virtual_servers_of_a_vip_are_neighbours() {
         let vip: IpAddr = "10.0.0.1".parse().unwrap();
         let range = VirtualServerKey::first_of(vip)..=VirtualServerKey::last_of(vip);

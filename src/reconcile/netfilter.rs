@@ -28,7 +28,8 @@ impl Netfilter<'_> {
         let touched = plan.netfilter_mut().claims.take_touched();
         let claims = &plan.netfilter().claims;
         if all {
-            SetKey::all().for_each(|key| self.compare_set((key, wanted.contains_key(&key.family)), claims, steps));
+            let claims = |key: &SetKey| wanted.contains_key(&key.family).then_some(claims);
+            SetKey::all().for_each(|key| self.compare_set(key, claims(&key), steps));
         } else {
             self.make_room(&touched, claims, steps);
             for place in touched {
@@ -55,13 +56,14 @@ impl Netfilter<'_> {
         members.filter_map(|member| if let Member::Address(address) = member { Some(*address) } else { None })
     }
 
-    fn compare_set(&self, (key, is_wanted): (SetKey, bool), claims: &Claims, steps: &mut Steps) {
+    /// Compares a set with what is asked of it; without claims it should not be there.
+    fn compare_set(&self, key: SetKey, claims: Option<&Claims>, steps: &mut Steps) {
         let found = self.found.sets.get(&key);
-        if !is_wanted {
+        let Some(claims) = claims else {
             // Where ours are not, they are kube-proxy's.
             let ours = SetKey { kind: SetKind::ShortCircuit, ..key };
             return steps.set(key, None, found.filter(|_| self.found.sets.contains_key(&ours)));
-        }
+        };
         let mut members = claims.members(key);
         if key.kind == SetKind::Vips || self.state.is_in_doubt() {
             // These are decided with the routes; and what cannot be judged stays.

@@ -49,13 +49,14 @@ fn from_iptables_mode() {
     let mut conversation = rig.in_client(|| Conversation::start((ip(VIPS[0]), 90).into()).unwrap());
     let mut talk = |rig: &Rig, line: &str| rig.in_client(|| conversation.say(line).unwrap());
     let name = talk(&rig, "before");
+    rig.with_netfilter();
     rig.start_daemon();
     rig.wait_until("everything is programmed", |rig| rig.rules().lines().count() == programmed());
     assert_eq!(talk(&rig, "beside"), name);
     for protocol in PROTOCOLS {
-        assert_eq!(rig.spread(request(protocol, VIPS[0], 80), 6), [6, 0, 0], "kube-proxy's rules come first");
+        assert_eq!(rig.spread(request(protocol, VIPS[0], 80), 6), [2, 2, 2], "the chain that translates is ours now");
     }
-    assert!(rig.send(request(Protocol::Tcp, EMPTY, 80)).is_err(), "and know of no endpoint");
+    assert!(rig.send(request(Protocol::Tcp, EMPTY, 80)).is_err(), "the one that refuses is not");
 
     let commands = commands_with("KUBE-NODEPORTS");
     rig.on_node(|| Command::new("bash").args(["-c", &commands]).output()).unwrap();

@@ -54,6 +54,14 @@ impl Rig {
         self.on_node(|| process.output()).unwrap()
     }
 
+    /// Has daemons that are started from now on program netfilter.
+    pub fn with_netfilter(&mut self) {
+        let own = self.directory.beside("own.yaml");
+        std::fs::write(&own, "netfilter: true\n").unwrap();
+        // For the rest of the test program, as flags are.
+        self.flags.extend(["--ipvsd-config", Box::leak(own.to_str().unwrap().to_owned().into_boxed_str())]);
+    }
+
     pub fn start_daemon(&mut self) {
         let mut command = Command::new(IPVSD);
         command.args(["run", "--manifests"]).arg(self.directory.manifests()).args(&self.flags);

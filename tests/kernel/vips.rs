@@ -3,11 +3,13 @@
 
 use crate::golden_rig::{FAMILIES, From, GoldenRig, To, by_cluster_cidr, news, service};
 use crate::lab::{run, trial};
+use crate::program::{ipvsd, stdout, write_cluster};
 use ipvsd::demo::backend::{Backend, Port};
 use ipvsd::desired::NetfilterSettings;
 use ipvsd::model::{Family, Protocol};
 use ipvsd::state::{Change, ObjectName, Service, TrafficPolicy};
 use libtest_mimic::Trial;
+use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
@@ -22,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         trial("vips::host_ports_of_pods_do_not_take_a_vip", host_ports_of_pods_do_not_take_a_vip),
         trial("vips::what_somebody_changed_is_put_right", what_somebody_changed_is_put_right),
         trial("vips::the_rules_are_as_many_for_ten_services_as_for_a_thousand", rules_are_as_many),
+        trial("vips::the_program_does_it_where_it_is_told_to", the_program_does_it_where_it_is_told_to),
         trial("vips::a_cleanup_leaves_no_set_and_no_rule", a_cleanup_leaves_no_set_and_no_rule),
         trial("vips::marks_are_the_same_after_a_restart", marks_are_the_same_after_a_restart),
     ]
@@ -206,12 +209,44 @@ fn rules_are_as_many() {
     rig.program((10..1_000).map(numbered));
     assert_eq!(count(&rig), few);
     println!("    {few} rules");
-    // One more takes a few messages and no program: the time of a program alone would show.
-    let before = rig.reconciler().kernel().counters();
+    // One more takes a few messages and no program. The rig itself starts a thread to enter the namespace.
+    let (before, forks) = (rig.reconciler().kernel().counters(), tasks_ever());
     rig.program([numbered(1_000)]);
     let after = rig.reconciler().kernel().counters();
+    assert_eq!(tasks_ever() - forks, 1);
     assert!(after.sends - before.sends <= 6, "{}", after.sends - before.sends);
     assert!(rig.resync().changes() == 0);
+}
+
+/// How many processes and threads this kernel has ever started.
+fn tasks_ever() -> u64 {
+    let stat = fs::read_to_string("/proc/stat").unwrap();
+    let line = stat.lines().find_map(|line| line.strip_prefix("processes "));
+    line.unwrap().parse().unwrap()
+}
+
+/// The whole program: with manifests it programs netfilter where it is told to, and a clean-up needs no telling.
+fn the_program_does_it_where_it_is_told_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let (manifests, own) = (directory.path().join("manifests"), directory.path().join("own.yaml"));
+    fs::create_dir(&manifests).unwrap();
+    write_cluster(&manifests, 3);
+    fs::write(&own, "netfilter: true\n").unwrap();
+    let [manifests, own] = [&manifests, &own].map(|path| path.to_str().unwrap());
+    let sets = || run("ipset", &["save"]).lines().filter(|line| line.starts_with("add KUBE-CLUSTER-IP ")).count();
+    stdout(&ipvsd(&["run", "--once", "--manifests", manifests]), 0);
+    assert_eq!((sets(), run("iptables-save", &[]).contains("KUBE-")), (0, false));
+
+    let with = ["--manifests", manifests, "--ipvsd-config", own];
+    stdout(&ipvsd(&[&["run", "--once"], &with[..]].concat()), 0);
+    assert_eq!((sets(), run("iptables-save", &[]).contains("KUBE-")), (3, true));
+    assert_eq!(stdout(&ipvsd(&[&["diff"], &with[..]].concat()), 0), "");
+    run("ipset", &["del", "KUBE-CLUSTER-IP", "10.0.0.1,tcp:80"]);
+    let differs = stdout(&ipvsd(&[&["diff"], &with[..]].concat()), 1);
+    assert_eq!(differs, "+ KUBE-CLUSTER-IP 10.0.0.1,tcp:80\n");
+
+    stdout(&ipvsd(&["cleanup"]), 0);
+    assert_eq!((run("ipset", &["save"]), run("iptables-save", &[]).contains("KUBE-")), (String::new(), false));
 }
 
 fn a_cleanup_leaves_no_set_and_no_rule() {

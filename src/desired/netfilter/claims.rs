@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 /// A member, and the set it should be in.
 pub type Place = (SetKey, Member);
 
-/// A member that a Service asks for, with the mark that it maps to.
-type Asked = (Place, Option<Mark>);
+/// A member with the mark that it maps to.
+pub type Placed = (Place, Option<Mark>);
 
 /// What is asked for.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub struct Claims {
     /// By set and member; no entry is empty.
     wanted: BTreeMap<SetKey, BTreeMap<Member, Claim>>,
     /// What each Service asks for, sorted; no entry is empty.
-    of: HashMap<ObjectName, Box<[Asked]>>,
+    of: HashMap<ObjectName, Box<[Placed]>>,
     /// Members that may be different from when they were last taken.
     touched: BTreeSet<Place>,
 }
@@ -31,7 +31,7 @@ struct Claim {
 
 impl Claims {
     /// Replaces what a Service asks for.
-    pub fn put(&mut self, service: &ObjectName, mut members: Vec<(Place, Option<Mark>)>) {
+    pub fn put(&mut self, service: &ObjectName, mut members: Vec<Placed>) {
         members.sort_unstable();
         members.dedup_by_key(|(place, _)| *place);
         let before = self.of.remove(service).unwrap_or_default();

@@ -8,6 +8,7 @@ use ipvsd::state::{Change, Service, ServicePort, State, TrafficPolicy};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+type OnePort<'a> = (&'a Service, &'a ServicePort, Family);
 type Members = BTreeMap<SetKey, BTreeMap<Member, Option<Mark>>>;
 
 impl Cluster {
@@ -24,7 +25,7 @@ impl Cluster {
             {
                 marks += 1;
                 let mark = Mark::new(marks, port.protocol).unwrap();
-                self.add_port(service, (port, family), (mark, &mut members));
+                self.add_port((service, port, family), mark, &mut members);
                 self.add_short_circuit((service, port, family), (mark, known), model);
             }
             for family in service.families.iter() {
@@ -39,12 +40,7 @@ impl Cluster {
         model.sets = members.into_iter().map(|(key, members)| (key, Set::with(key.kind, members))).collect();
     }
 
-    fn add_port(
-        &self,
-        service: &Service,
-        (port, family): (&ServicePort, Family),
-        (mark, members): (Mark, &mut Members),
-    ) {
+    fn add_port(&self, (service, port, family): OnePort<'_>, mark: Mark, members: &mut Members) {
         let mut add = |kind, member, mark| {
             members.get_mut(&key(kind, family)).unwrap().insert(member, mark);
         };
@@ -118,7 +114,7 @@ impl Cluster {
 
     fn add_short_circuit(
         &self,
-        (service, port, family): (&Service, &ServicePort, Family),
+        (service, port, family): OnePort<'_>,
         (mark, known): (Mark, &[&str]),
         model: &mut Model,
     ) {

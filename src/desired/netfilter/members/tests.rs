@@ -59,8 +59,9 @@ fn node_ports_are_in_sets_of_their_protocol() {
         [(Protocol::Tcp, "TCP", "80"), (Protocol::Udp, "UDP", "80"), (Protocol::Sctp, "SCTP-HASH", "10.0.0.1,sctp:80")]
     {
         let all = format!("KUBE-NODE-PORT-{name} {member}");
-        assert_eq!(members(TrafficPolicy::Cluster, protocol), std::slice::from_ref(&all));
-        assert_eq!(members(TrafficPolicy::Local, protocol), [format!("KUBE-NODE-PORT-LOCAL-{name} {member}"), all]);
+        let local = format!("KUBE-NODE-PORT-LOCAL-{name} {member}");
+        assert_eq!(members(TrafficPolicy::Local, protocol), [local, all.clone()]);
+        assert_eq!(members(TrafficPolicy::Cluster, protocol), [all]);
     }
 }
 
@@ -71,13 +72,14 @@ fn source_ranges_are_of_load_balancer_ips_and_their_own_family() {
     let members = |ranges: &str, node: &str| texts(of_frontend(&service(ranges), &balancer, known(node)));
     let [plain, guarded] = ["KUBE-LOAD-BALANCER", "KUBE-LOAD-BALANCER-FW"].map(|set| format!("{set} 10.0.0.1,tcp:80"));
     let range = |range: &str| format!("KUBE-LOAD-BALANCER-SOURCE-CIDR 10.0.0.1,tcp:80,{range}");
-    assert_eq!(members("fd00::/8", "192.0.2.1"), std::slice::from_ref(&plain));
     assert_eq!(
         members("10.1.0.9/16 192.0.2.2/32 fd00::/8", "192.0.2.1"),
         [plain.clone(), guarded.clone(), range("10.1.0.0/16"), range("192.0.2.2/32")]
     );
     let itself = "KUBE-LOAD-BALANCER-SOURCE-IP 10.0.0.1,tcp:80,10.0.0.1".to_owned();
-    assert_eq!(members("192.0.2.0/24", "192.0.2.1"), [plain, guarded, range("192.0.2.0/24"), itself]);
+    let all = [plain.clone(), guarded, range("192.0.2.0/24"), itself];
+    assert_eq!(members("192.0.2.0/24", "192.0.2.1"), all);
+    assert_eq!(members("fd00::/8", "192.0.2.1"), [plain]);
     let external = frontend(Field::ExternalIp(0), TrafficPolicy::Cluster, Protocol::Tcp);
     assert_eq!(of_frontend(&service("10.1.0.0/16"), &external, known("")).len(), 1);
 }
