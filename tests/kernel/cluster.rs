@@ -6,6 +6,7 @@ mod behaviour;
 mod configuration;
 mod faults;
 mod health;
+mod latency;
 mod node;
 mod rig;
 mod table;
@@ -16,6 +17,13 @@ use libtest_mimic::Trial;
 
 /// This subject's tests.
 pub fn trials() -> Vec<Trial> {
-    let subjects = [behaviour::trials(), configuration::trials(), faults::trials(), health::trials(), node::trials()];
+    let subjects = [
+        behaviour::trials(),
+        configuration::trials(),
+        faults::trials(),
+        health::trials(),
+        latency::trials(),
+        node::trials(),
+    ];
     subjects.into_iter().flatten().collect()
 }
