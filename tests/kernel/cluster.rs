@@ -3,11 +3,15 @@
 //! one.
 
 mod behaviour;
+mod comparison;
 mod configuration;
 mod faults;
 mod health;
 mod latency;
 mod node;
+mod random;
+mod real;
+mod relay;
 mod rig;
 mod table;
 mod truth;
@@ -19,11 +23,13 @@ use libtest_mimic::Trial;
 pub fn trials() -> Vec<Trial> {
     let subjects = [
         behaviour::trials(),
+        comparison::trials(),
         configuration::trials(),
         faults::trials(),
         health::trials(),
         latency::trials(),
         node::trials(),
+        real::trials(),
     ];
     subjects.into_iter().flatten().collect()
 }

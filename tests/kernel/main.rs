@@ -11,6 +11,8 @@
 
 #[path = "../support/api_server/mod.rs"]
 mod api_server;
+#[path = "../support/control_plane.rs"]
+mod control_plane;
 #[path = "../support/follower.rs"]
 mod follower;
 #[path = "../support/objects.rs"]

@@ -1,5 +1,7 @@
 //! The real thing: etcd and kube-apiserver as processes of this test, with a certificate and tokens of its own.
 
+#![allow(dead_code, reason = "each program that includes this uses a part of it")]
+
 use crate::api_server::{Certificates, Credentials, write_kubeconfig};
 use crate::follower::Truth;
 use http::{Method, Request};
@@ -20,7 +22,7 @@ pub fn assets() -> Option<PathBuf> {
 }
 
 /// How long an API server may take to be ready.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Users: name, group.
 const USERS: [(&str, &str); 3] =
     [("admin", "system:masters"), ("system:kube-proxy", "kube-proxy"), ("nobody", "nobodies")];
@@ -63,7 +65,17 @@ impl ControlPlane {
         kubeconfig(self.directory.path(), self.address, &self.certificates, user)
     }
 
-    /// Ends the API server and starts it again on the same data.
+    /// The same for one who reaches the API server at another address.
+    pub fn kubeconfig_at(&self, address: SocketAddr, user: &str) -> PathBuf {
+        kubeconfig(self.directory.path(), address, &self.certificates, user)
+    }
+
+    /// Where the API server listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends the API server with SIGKILL and starts it again on the same data.
     pub fn restart_api_server(&mut self) {
         end(&mut self.api_server);
         self.api_server = start_api_server(self.directory.path(), self.address, &self.flags);

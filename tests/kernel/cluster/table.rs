@@ -32,7 +32,7 @@ pub type Way = (Frontend, SocketAddr);
 
 const PROTOCOLS: [&str; 3] = ["-t", "-u", "--sctp-service"];
 
-/// What the kernel has, by ipvsadm's word.
+/// What the kernel has, by ipvsadm's word. Virtual servers by mark, which only clients on the node meet, are not in it.
 pub fn table() -> Table {
     parse(&run("ipvsadm", &["-Sn"]))
 }
@@ -41,6 +41,9 @@ fn parse(text: &str) -> Table {
     let mut table = Table::new();
     for line in text.lines() {
         let words: Vec<_> = line.split_whitespace().collect();
+        if words[1] == "-f" {
+            continue;
+        }
         let frontend = Frontend { protocol: protocol(words[1]), address: words[2].parse().unwrap() };
         if words[0] == "-A" {
             table.insert(frontend, Server { options: words[3..].join(" "), destinations: BTreeMap::new() });
