@@ -35,11 +35,11 @@ fn objects() -> Vec<Value> {
     vec![node("a"), service("web", 1), slice("web", &[1, 2])]
 }
 
-/// The process that has the metrics server.
+/// The process that has the metrics server: its name, and its number in ss's words.
 fn process() -> String {
     let sockets = run("ss", &["-Hltnp", "sport", "=", ":10249"]);
-    let (_, rest) = sockets.split_once("pid=").unwrap_or_else(|| panic!("nobody has it: {sockets}"));
-    rest.split(',').next().unwrap().to_owned()
+    let (_, rest) = sockets.split_once("users:").unwrap_or_else(|| panic!("nobody has it: {sockets}"));
+    rest.split(",fd=").next().unwrap().to_owned()
 }
 
 fn in_place() {
