@@ -1,13 +1,12 @@
 //! What a cluster says is what the kernel has, and where traffic goes.
 
-use super::rig::{IPVS, Rig};
+use super::rig::{IPVS, Rig, in_default, on_node_of_network};
 use super::table::{table, ways};
 use crate::lab::trial;
 use crate::objects::{node, service, slice, with};
 use crate::traffic_rig::{self, VIPS, request, requests};
-use ipvsd::demo::backend::{Backend, Port};
 use ipvsd::demo::client::Request;
-use ipvsd::demo::network::{Host, Network};
+use ipvsd::demo::network::Network;
 use ipvsd::model::Protocol;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
@@ -101,22 +100,14 @@ fn dual_stack() -> Value {
     with(with(dual, "/spec/clusterIPs", addresses), "/spec/ipFamilies", json!(["IPv4", "IPv6"]))
 }
 
-/// With the configuration as kubeadm writes it, and nothing but its kubeconfig changed.
 fn clients_get_through() {
-    let network = Network::build(2).unwrap();
-    let ports = [Port::Http(8080), Port::Udp(8080), Port::SctpHttp(8080), Port::Lines(9090)];
-    let start = |host: &Host| Backend::start(&host.name, &host.namespace, &ports).unwrap();
-    let _backends: Vec<_> = network.backends.iter().map(start).collect();
-    // Every refusal is to be heard: an ICMP message, of which the kernel sends a client six at once and then one a second.
-    network.node.set(&[("net/ipv4/icmp_ratelimit", "0"), ("net/ipv6/icmp/ratelimit", "0")]).unwrap();
-    let on_node = || {
-        get_through(&network);
-        Ok(())
-    };
-    network.node.run(on_node).unwrap();
+    on_node_of_network(get_through);
 }
 
+/// With the configuration as kubeadm writes it, and nothing but its kubeconfig changed.
 fn get_through(network: &Network) {
+    // Every refusal is to be heard: an ICMP message, of which the kernel sends a client six at once and then one a second.
+    network.node.set(&[("net/ipv4/icmp_ratelimit", "0"), ("net/ipv6/icmp/ratelimit", "0")]).unwrap();
     let client = &network.client.namespace;
     let send = |request: Request| client.run(|| Ok(request.send())).unwrap();
     let mut rig = Rig::here(&[]);
@@ -146,8 +137,4 @@ fn get_through(network: &Network) {
         refused(&at_node_port) && VIPS.iter().all(|vip| send(request(Protocol::Tcp, vip, 80)).is_err())
     });
     assert!(ways(&table()).is_empty(), "what is left drains");
-}
-
-fn in_default(object: Value) -> Value {
-    with(object, "/metadata/namespace", json!("default"))
 }

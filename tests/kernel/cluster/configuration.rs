@@ -1,11 +1,10 @@
 //! A changed configuration file starts the program anew in place: the same process, and no connection notices.
 
-use super::rig::{IPVS, METRICS, Rig, get};
+use super::rig::{IPVS, METRICS, Rig, get, in_default, on_node_of_network};
 use crate::contract::ip;
 use crate::lab::{run, trial};
-use crate::objects::{node, service, slice, with};
+use crate::objects::{node, service, slice};
 use crate::traffic_rig::{self, VIPS};
-use ipvsd::demo::backend::{Backend, Port};
 use ipvsd::demo::client::Conversation;
 use ipvsd::demo::network::Network;
 use libtest_mimic::Trial;
@@ -43,17 +42,7 @@ fn process() -> String {
 }
 
 fn in_place() {
-    let network = Network::build(2).unwrap();
-    let _backends: Vec<_> = network
-        .backends
-        .iter()
-        .map(|host| Backend::start(&host.name, &host.namespace, &[Port::Lines(9090)]).unwrap())
-        .collect();
-    let on_node = || {
-        survive(&network);
-        Ok(())
-    };
-    network.node.run(on_node).unwrap();
+    on_node_of_network(survive);
 }
 
 fn survive(network: &Network) {
@@ -62,7 +51,7 @@ fn survive(network: &Network) {
     rig.server.put(node("a"));
     let objects = traffic_rig::slices("web", &network.backends);
     let objects = [vec![traffic_rig::service("web", json!({"ipFamilies": ["IPv4", "IPv6"]}))], objects].concat();
-    objects.into_iter().for_each(|object| rig.server.put(with(object, "/metadata/namespace", json!("default"))));
+    objects.into_iter().for_each(|object| rig.server.put(in_default(object)));
     rig.start();
     rig.until_true();
     let mut conversation = client.run(|| Ok(Conversation::start((ip(VIPS[0]), 90).into())?)).unwrap();

@@ -2,7 +2,7 @@
 //! and in the end the kernel equals the truth.
 
 use super::rig::{IPVS, Rig};
-use super::table::table;
+use super::table::{table, ways};
 use super::watcher::Watcher;
 use crate::api_server::{Answer, Fault, Kick, Streams, Verb};
 use crate::lab::trial;
@@ -144,8 +144,8 @@ fn bad_objects() {
     objects().into_iter().for_each(|object| rig.server.put(object));
     rig.server.put(bad("in-the-list", 50));
     rig.start();
-    let ways = rig.ways("stays");
-    rig.until("the others are programmed", |rig| ways.is_subset(&super::table::ways(&table())) && rig.is_rejected(1.0));
+    let stays = rig.ways("stays");
+    rig.until("the others are programmed", |rig| stays.is_subset(&ways(&table())) && rig.is_rejected(1.0));
     rig.until_said(&["Service default/in-the-list", "spec.ports[0].port", "eighty"]);
     let watcher = Watcher::start([rig.ways("stays"), rig.ways("turns-1")].into_iter().flatten().collect());
 
@@ -155,8 +155,8 @@ fn bad_objects() {
     rig.until("both are counted", |rig| rig.is_rejected(3.0));
     rig.until_said(&["Service default/turns-1", "eighty"]);
     rig.until_said(&["EndpointSlice default/turns-3-1", "endpoints"]);
-    let ways = rig.ways("turns-5");
-    rig.until("the good one is programmed", |_| ways.is_subset(&super::table::ways(&table())));
+    let good = rig.ways("turns-5");
+    rig.until("the good one is programmed", |_| good.is_subset(&ways(&table())));
 
     rig.server.delete("Service", "default", "in-the-list");
     rig.server.put(service("turns-1", 1));

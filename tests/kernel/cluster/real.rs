@@ -2,7 +2,7 @@
 //! without it these tests show as ignored.
 
 use super::relay::Relay;
-use super::rig::{IPVS, Rig};
+use super::rig::{IPVS, Rig, on_node_of_network};
 use super::table::{table, ways};
 use super::watcher::Watcher;
 use crate::control_plane::{ControlPlane, assets};
@@ -10,14 +10,13 @@ use crate::follower::Truth;
 use crate::lab::trial;
 use crate::objects::{node, service, slice, with};
 use crate::traffic_rig::{self, VIPS, requests};
-use ipvsd::demo::backend::{Backend, Port};
 use ipvsd::demo::client::Request;
 use ipvsd::demo::namespace::Namespace;
-use ipvsd::demo::network::{Host, Network};
+use ipvsd::demo::network::Network;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 
@@ -37,7 +36,7 @@ pub fn trial_with(program: &str, name: &str, test: fn()) -> Trial {
 /// Service addresses of both families.
 pub const BOTH_FAMILIES: &str = "--service-cluster-ip-range=10.96.0.0/12,fd00:96::/112";
 /// Where daemons find the API server, by way of a relay.
-pub const API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 6443);
+pub const API: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6443);
 
 /// What a control plane has while it cannot be asked.
 pub struct Snapshot {
@@ -67,15 +66,7 @@ impl Truth for Snapshot {
 }
 
 fn is_followed() {
-    let network = Network::build(2).unwrap();
-    let ports = [Port::Http(8080), Port::Udp(8080), Port::SctpHttp(8080), Port::Lines(9090)];
-    let start = |host: &Host| Backend::start(&host.name, &host.namespace, &ports).unwrap();
-    let _backends: Vec<_> = network.backends.iter().map(start).collect();
-    let on_node = || {
-        follow(&network);
-        Ok(())
-    };
-    network.node.run(on_node).unwrap();
+    on_node_of_network(follow);
 }
 
 fn follow(network: &Network) {
@@ -110,7 +101,8 @@ fn follow(network: &Network) {
         .apply(&[with(service("stays", 20), "/spec/externalIPs", json!(["203.0.113.9"])), slice("stays", &[1, 2, 4])]);
     kubectl.apply(&[service("new", 22), slice("new", &[5])]);
     rig.until_said(&["Services cannot be read"]);
-    assert_ne!(table(), truth_of(&mut rig, &plane));
+    rig.server = Snapshot::of(&plane);
+    assert_ne!(table(), rig.truth());
     let _way = relay(&plane);
     rig.until_true();
     watcher.finish();
@@ -121,11 +113,6 @@ fn follow(network: &Network) {
     for request in requests(&VIPS) {
         assert!(network.client.namespace.run(|| Ok(request.send())).unwrap().is_err(), "{request:?}");
     }
-}
-
-fn truth_of(rig: &mut Rig<Snapshot>, plane: &ControlPlane) -> super::table::Table {
-    rig.server = Snapshot::of(plane);
-    rig.truth()
 }
 
 /// kubectl with a user's rights.

@@ -20,7 +20,11 @@ impl Relay {
         listener.set_nonblocking(true).unwrap();
         let (stop, stopped) = oneshot::channel();
         let run = move || {
-            namespace.run(|| Ok(serve(listener, there, stopped))).unwrap();
+            let inside = || {
+                serve(listener, there, stopped);
+                Ok(())
+            };
+            namespace.run(inside).unwrap();
         };
         Self { stop: Some(stop), thread: Some(thread::spawn(run)) }
     }

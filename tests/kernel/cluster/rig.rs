@@ -5,12 +5,14 @@ use super::table::{Table, Way, difference, table, ways};
 use super::truth::{Node, truth};
 use crate::api_server::ApiServer;
 use crate::follower::Truth;
-use crate::objects::NODE;
+use crate::objects::{NODE, with};
 use crate::program::{IPVSD, PATIENCE, add_addresses};
+use ipvsd::demo::backend::{Backend, Port};
 use ipvsd::demo::daemon::Daemon;
 use ipvsd::demo::namespace::Namespace;
+use ipvsd::demo::network::{Host, Network};
 use ipvsd::demo::wait::wait_for;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
@@ -169,4 +171,23 @@ pub fn get(server: &str, path: &str) -> Option<(u16, String)> {
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+/// Runs `body` on the node of a network whose two backends serve everything on the ports that slices of
+/// [`traffic_rig`](crate::traffic_rig) name.
+pub fn on_node_of_network(body: fn(&Network)) {
+    let network = Network::build(2).unwrap();
+    let ports = [Port::Http(8080), Port::Udp(8080), Port::SctpHttp(8080), Port::Lines(9090)];
+    let start = |host: &Host| Backend::start(&host.name, &host.namespace, &ports).unwrap();
+    let _backends: Vec<_> = network.backends.iter().map(start).collect();
+    let run = || {
+        body(&network);
+        Ok(())
+    };
+    network.node.run(run).unwrap();
+}
+
+/// A manifest's object as an API server has it.
+pub fn in_default(object: Value) -> Value {
+    with(object, "/metadata/namespace", json!("default"))
 }
