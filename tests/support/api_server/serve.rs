@@ -130,7 +130,8 @@ fn list(record: &Record, (kind, api_version): (&str, &str), shared: &Shared, fau
         metadata["remainingItemCount"] = json!(page.remaining);
     }
     // As the real server has it: items of a list do not say what they are.
-    let items = page.objects.into_iter().map(|mut object| {
+    let items = page.objects.into_iter().map(|object| {
+        let mut object = object.value();
         let fields = object.as_object_mut().unwrap();
         fields.remove("kind");
         fields.remove("apiVersion");

@@ -4,10 +4,11 @@ use super::Record;
 use super::selector::Selector;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 /// What the server has.
 pub struct Store {
-    objects: BTreeMap<Key, Value>,
+    objects: BTreeMap<Key, Arc<Object>>,
     /// Every change, in order.
     history: Vec<Change>,
     /// The version of the present state.
@@ -25,29 +26,41 @@ struct Key {
     name: String,
 }
 
+/// An object as it is sent. A tree of all its values would take twenty times the memory, and 60,000 objects should fit
+/// into the lab.
+pub struct Object {
+    pub text: String,
+    /// What selectors look at: name, namespace and labels.
+    selected: Value,
+    uid: u64,
+}
+
 /// An object before and after a change.
 struct Change {
     version: u64,
     kind: String,
-    before: Option<Value>,
-    after: Option<Value>,
+    before: Option<Arc<Object>>,
+    after: Option<Arc<Object>>,
 }
 
 /// Objects of a list that were not sent yet, and the version of the list.
 #[derive(Clone)]
 struct Rest {
-    objects: Vec<Value>,
+    objects: Vec<Arc<Object>>,
     version: u64,
 }
 
 /// A page of a list.
 pub struct Page {
-    pub objects: Vec<Value>,
+    pub objects: Vec<Arc<Object>>,
     pub version: u64,
     pub next: Option<String>,
     /// How many come after it.
     pub remaining: usize,
 }
+
+/// An event of a watch: its type and its object.
+pub type Event = (&'static str, Arc<Object>);
 
 /// The rest of a list is no longer known.
 #[derive(Debug)]
@@ -69,9 +82,10 @@ impl Store {
         let key = Key::of(&object);
         self.version += 1;
         let before = self.objects.get(&key).cloned();
-        let uid = before.as_ref().map_or(self.version, uid);
+        let uid = before.as_ref().map_or(self.version, |before| before.uid);
         complete(&mut object, self.version, uid);
-        self.objects.insert(key.clone(), object.clone());
+        let object = Arc::new(Object::new(&object, uid));
+        self.objects.insert(key.clone(), Arc::clone(&object));
         self.history.push(Change { version: self.version, kind: key.kind, before, after: Some(object) });
     }
 
@@ -96,7 +110,7 @@ impl Store {
     }
 
     pub fn objects(&self, kind: &str) -> Vec<Value> {
-        self.objects.iter().filter(|(key, _)| key.kind == kind).map(|(_, object)| object.clone()).collect()
+        self.of_kind(kind).map(|object| object.value()).collect()
     }
 
     /// The page of a list that a request asks for.
@@ -116,14 +130,33 @@ impl Store {
         Ok(Page { objects: rest.objects, version, next, remaining })
     }
 
-    pub fn matching(&self, kind: &str, selector: &Selector) -> Vec<Value> {
-        self.objects(kind).into_iter().filter(|object| selector.matches(object)).collect()
+    pub fn matching(&self, kind: &str, selector: &Selector) -> Vec<Arc<Object>> {
+        self.of_kind(kind).filter(|object| selector.matches(&object.selected)).map(Arc::clone).collect()
     }
 
     /// The events of a watch after `version`, and the version that they lead to.
-    pub fn events_after(&self, version: u64, kind: &str, selector: &Selector) -> (Vec<(&'static str, Value)>, u64) {
-        let news = self.history.iter().filter(|change| change.version > version && change.kind == kind);
+    pub fn events_after(&self, version: u64, kind: &str, selector: &Selector) -> (Vec<Event>, u64) {
+        let known = self.history.partition_point(|change| change.version <= version);
+        let news = self.history.iter().skip(known).filter(|change| change.kind == kind);
         (news.filter_map(|change| change.seen_through(selector)).collect(), self.version)
+    }
+
+    fn of_kind(&self, kind: &str) -> impl Iterator<Item = &Arc<Object>> {
+        self.objects.iter().filter(move |(key, _)| key.kind == kind).map(|(_, object)| object)
+    }
+}
+
+impl Object {
+    fn new(object: &Value, uid: u64) -> Self {
+        let metadata = &object["metadata"];
+        let selected =
+            ["name", "namespace", "labels"].map(|field| (field.to_owned(), metadata[field].clone())).into_iter();
+        let selected = json!({"metadata": selected.collect::<serde_json::Map<_, _>>()});
+        Self { text: object.to_string(), selected, uid }
+    }
+
+    pub fn value(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap()
     }
 }
 
@@ -137,23 +170,19 @@ impl Key {
 
 impl Change {
     /// What a watch with a selector says of it: to it, an object that no longer matches is deleted.
-    fn seen_through(&self, selector: &Selector) -> Option<(&'static str, Value)> {
-        let matching = |object: &Option<Value>| object.clone().filter(|object| selector.matches(object));
+    fn seen_through(&self, selector: &Selector) -> Option<Event> {
+        let matching = |object: &Option<Arc<Object>>| object.clone().filter(|o| selector.matches(&o.selected));
         match (matching(&self.before), matching(&self.after)) {
             (None, None) => None,
             (None, Some(after)) => Some(("ADDED", after)),
             (Some(_), Some(after)) => Some(("MODIFIED", after)),
-            (Some(mut before), None) => {
-                before["metadata"]["resourceVersion"] = json!(self.version.to_string());
-                Some(("DELETED", before))
+            (Some(before), None) => {
+                let mut last = before.value();
+                last["metadata"]["resourceVersion"] = json!(self.version.to_string());
+                Some(("DELETED", Arc::new(Object::new(&last, before.uid))))
             }
         }
     }
-}
-
-fn uid(object: &Value) -> u64 {
-    let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
-    uid.rsplit('-').next().unwrap_or_default().parse().unwrap_or_default()
 }
 
 /// What the real server adds to every object.
@@ -164,8 +193,7 @@ fn complete(object: &mut Value, version: u64, uid: u64) {
     metadata.insert("uid".into(), json!(format!("9d6b7f0e-2f5c-4c1b-8a44-{uid:012}")));
     metadata.insert("generation".into(), json!(1));
     metadata.insert("creationTimestamp".into(), json!("2026-11-25T10:00:00Z"));
-    metadata.insert(
-        "managedFields".into(),
+    metadata.entry("managedFields").or_insert_with(|| {
         json!([{
             "manager": "kube-controller-manager",
             "operation": "Update",
@@ -173,6 +201,6 @@ fn complete(object: &mut Value, version: u64, uid: u64) {
             "time": "2026-11-25T10:00:00Z",
             "fieldsType": "FieldsV1",
             "fieldsV1": {"f:metadata": {"f:labels": {".": {}, "f:app": {}}}, "f:spec": {"f:ports": {}}},
-        }]),
-    );
+        }])
+    });
 }

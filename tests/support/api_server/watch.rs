@@ -8,6 +8,9 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep_until};
 
+/// The buffer of Go's HTTP server, in bytes.
+const PIECE: usize = 4096;
+
 /// Kind and API version.
 type Kind = (&'static str, &'static str);
 
@@ -67,8 +70,9 @@ impl Watch<'_> {
             (inner.store.matching(self.kind.0, &self.selector), inner.store.version(), inner.streams)
         };
         self.place = version;
-        for object in objects {
-            self.event("ADDED", &object).await?;
+        let lines = objects.iter().map(|object| line("ADDED", &object.text));
+        for piece in pieces(lines) {
+            self.writer.write(piece).await?;
         }
         if record.is_stream() && streams == Streams::Sent { self.bookmark(true).await } else { Ok(()) }
     }
@@ -77,7 +81,7 @@ impl Watch<'_> {
         let (events, version) = self.shared.lock().store.events_after(self.place, self.kind.0, &self.selector);
         self.place = version;
         for (kind, object) in events {
-            self.event(kind, &object).await?;
+            self.line(kind, &object.text).await?;
         }
         Ok(())
     }
@@ -107,7 +111,7 @@ impl Watch<'_> {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let object = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "spec": {}});
-        self.event("BOOKMARK", &object).await
+        self.line("BOOKMARK", &object.to_string()).await
     }
 
     async fn error(&mut self, code: u16, message: &str) -> Result<(), Ended> {
@@ -115,12 +119,24 @@ impl Watch<'_> {
         Err(Ended)
     }
 
-    async fn event(&mut self, kind: &str, object: &Value) -> Result<(), Ended> {
-        self.line(kind, &object.to_string()).await
-    }
-
-    /// `type` comes first, as the real server writes it.
     async fn line(&mut self, kind: &str, object: &str) -> Result<(), Ended> {
-        self.writer.write(format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").into_bytes()).await
+        self.writer.write(line(kind, object)).await
     }
+}
+
+/// `type` comes first, as the real server writes it.
+fn line(kind: &str, object: &str) -> Vec<u8> {
+    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").into_bytes()
+}
+
+/// As many lines in each as the real server gathers before it sends what it has.
+fn pieces(mut lines: impl Iterator<Item = Vec<u8>>) -> impl Iterator<Item = Vec<u8>> {
+    std::iter::from_fn(move || {
+        let mut piece = lines.next()?;
+        while piece.len() < PIECE {
+            let Some(line) = lines.next() else { break };
+            piece.extend(line);
+        }
+        Some(piece)
+    })
 }
