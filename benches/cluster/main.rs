@@ -17,8 +17,7 @@
 
 #[path = "../../tests/support/api_server/mod.rs"]
 mod api_server;
-#[path = "../../tests/cluster/control_plane.rs"]
-#[allow(dead_code, reason = "tests use the rest")]
+#[path = "../../tests/support/control_plane.rs"]
 mod control_plane;
 #[path = "../../tests/support/follower.rs"]
 mod follower;
