@@ -5,6 +5,7 @@ use crate::control_plane::ControlPlane;
 use crate::world::{World, with_managed_fields};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// An API server.
 pub enum Api {
@@ -19,15 +20,26 @@ impl Api {
     pub fn start(world: World, is_real: bool) -> Self {
         let api =
             if is_real { Self::Real(Box::new(ControlPlane::start(&[]))) } else { Self::Small(ApiServer::start()) };
-        world.objects().for_each(|object| api.put(object));
+        for object in world.objects() {
+            api.put(object);
+        }
         api
     }
 
-    /// Creates or changes an object. When this returns, the server has stored it.
-    pub fn put(&self, object: Value) {
+    /// Creates or changes an object. Returns when the server acknowledged it; that of the tests, which may tell of it
+    /// before it returns, began to store it then.
+    pub fn put(&self, object: Value) -> Instant {
         match self {
-            Self::Small(server) => server.put(with_managed_fields(object)),
-            Self::Real(plane) => plane.put(&object),
+            Self::Small(server) => {
+                let object = with_managed_fields(object);
+                let begun = Instant::now();
+                server.put(object);
+                begun
+            }
+            Self::Real(plane) => {
+                plane.put(&object);
+                Instant::now()
+            }
         }
     }
 

@@ -41,8 +41,7 @@ impl Delays {
             thread::sleep(PAUSE);
             let change = Change::of_number(number, world);
             let endpoints = if change.is_added { world.endpoints + 1 } else { world.endpoints };
-            api.put(world::slice(change.service, endpoints));
-            let acknowledged = Instant::now();
+            let acknowledged = api.put(world::slice(change.service, endpoints));
             // What is there before we know that it was acknowledged has no delay.
             arrival(change).saturating_duration_since(acknowledged)
         };

@@ -12,6 +12,7 @@ use crate::model::{VirtualServer, VirtualServerKey};
 use crate::state::{ObjectName, Problem, Service, State};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 /// For the 4,096th port in a cluster with an external policy of `Local`.
 const NO_MARK: &str = "all firewall marks are in use: clients on this node reach the endpoints of this node only";
@@ -56,10 +57,12 @@ impl Plan {
         self.held.keys().copied()
     }
 
-    /// Whether any virtual server is wanted on an address.
-    pub fn serves(&self, address: IpAddr) -> bool {
-        let of_address = VirtualServerKey::first_of(address)..=VirtualServerKey::last_of(address);
-        self.held.range(of_address).next().is_some()
+    /// Whether any virtual server is wanted on one of these addresses. Costs the same however many virtual servers and
+    /// addresses there are.
+    pub fn serves(&self, addresses: RangeInclusive<IpAddr>) -> bool {
+        let first = VirtualServerKey::first_of(*addresses.start());
+        let last = VirtualServerKey::last_of(*addresses.end());
+        self.held.range(first..=last).next().is_some()
     }
 
     /// What load balancers are told, and which Services want for endpoints on this node.

@@ -3,7 +3,8 @@
 use super::netfilter::Mark;
 use litemap::LiteMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 /// A virtual server: its settings and its destinations (real servers).
@@ -261,6 +262,14 @@ impl Family {
             Self::Ipv6 => 128,
         }
     }
+
+    /// All addresses of this family.
+    pub fn addresses(self) -> RangeInclusive<IpAddr> {
+        match self {
+            Self::Ipv4 => Ipv4Addr::UNSPECIFIED.into()..=Ipv4Addr::BROADCAST.into(),
+            Self::Ipv6 => Ipv6Addr::UNSPECIFIED.into()..=Ipv6Addr::from_bits(u128::MAX).into(),
+        }
+    }
 }
 
 /// A scheduler's name as the kernel knows it: open, because the kernel loads `ip_vs_NAME` whatever the name is.
@@ -350,6 +359,16 @@ mod tests {
         let ours = |protocol| key(Mark::new(1, protocol).unwrap().bits()).protocol();
         assert_eq!([ours(Protocol::Udp), ours(Protocol::Tcp), ours(Protocol::Sctp)], [Some(Protocol::Udp), None, None]);
         assert_eq!(key(7).protocol(), None);
+    }
+
+    #[test]
+    fn every_address_is_of_its_family_alone() {
+        for text in ["0.0.0.0", "10.0.0.1", "255.255.255.255", "::", "::ffff:10.0.0.1", "ffff:ffff::", "::1"] {
+            let address: IpAddr = text.parse().unwrap();
+            for family in [Family::Ipv4, Family::Ipv6] {
+                assert_eq!(family.addresses().contains(&address), family == Family::of(address), "{text} {family:?}");
+            }
+        }
     }
 
     #[test]

@@ -139,9 +139,9 @@ impl<K: Kernel> Reconciler<K> {
         self.plan.owner(key).cloned().map(ObjectRef::Service)
     }
 
-    /// Whether any virtual server of a family is wanted.
+    /// Whether any virtual server of a family is wanted. (One that matches a mark comes with one that does not.)
     pub fn serves(&self, family: Family) -> bool {
-        self.plan.keys().any(|key| key.family() == family)
+        self.plan.serves(family.addresses())
     }
 
     /// What load balancers are told, and which Services want for endpoints on this node; as of the last pass.
@@ -329,7 +329,9 @@ impl<K: Kernel> Reconciler<K> {
             let route = found.routes.get(&address);
             let standing = Standing {
                 is_served: served.contains(&address) || untouched.next().is_some(),
-                is_vip: route.is_some() || self.plan.serves(address) || found.is_on_kube_proxy_device(address),
+                is_vip: route.is_some()
+                    || self.plan.serves(address..=address)
+                    || found.is_on_kube_proxy_device(address),
             };
             let wanted = routes::route(address, standing, self.state.node());
             steps.route(address, wanted.as_ref(), route);
