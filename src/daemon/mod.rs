@@ -4,6 +4,7 @@
 
 mod cluster;
 mod configuration;
+mod heap;
 mod journal;
 mod node;
 mod probe;
@@ -64,6 +65,7 @@ pub struct Invocation {
 /// When it cannot begin (rights, kernel modules, sysctls, the directory), or a socket that must be had cannot be had.
 pub fn run(config: Config, invocation: Invocation) -> anyhow::Result<Ended> {
     restart::name_process();
+    heap::share();
     config.notices.iter().for_each(|notice| info!("configuration: {notice}"));
     let node_name = node::name(&config)?;
     let kernel = node::prepared_kernel(&config)?;
