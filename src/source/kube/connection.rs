@@ -5,6 +5,7 @@
 //! There is no limit of requests per second either: a process makes one request for each kind of object when it starts
 //! and one every few minutes after that, and retries are held back one by one (`backoff.rs`).
 
+use super::buffered::Buffered;
 use super::observe::{Observed, RequestObserver};
 use super::token::Authorized;
 use hyper_util::client::legacy;
@@ -15,7 +16,7 @@ use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigErro
 use kube::{Client, Config};
 use std::path::PathBuf;
 use std::time::Duration;
-use tower::{BoxError, ServiceBuilder};
+use tower::{BoxError, ServiceBuilder, ServiceExt};
 
 /// How long a connection may take. A Node's first packet to a VIP can be lost while routes change, and is sent again
 /// after 1 and 3 s.
@@ -110,12 +111,13 @@ fn parsed(url: &str, scheme: &str) -> Result<http::Uri, AccessError> {
     whole.parse().map_err(|source| AccessError::Master { url: url.to_owned(), source })
 }
 
-/// `kube`'s own stack but for four things: keepalive, so that a dead server is noticed; no retries, which would hide an
-/// answer of 429 or 503 for minutes; token files (`token.rs`); and no proxy from the environment.
+/// `kube`'s own stack but for five things: keepalive, so that a dead server is noticed; large reads (`buffered.rs`); no
+/// retries, which would hide an answer of 429 or 503 for minutes; token files (`token.rs`); and no proxy from the
+/// environment.
 fn client(mut config: Config, observer: &RequestObserver) -> kube::Result<Client> {
     // A token in the kubeconfig itself comes first, as in client-go.
     let token_file = config.auth_info.token_file.take().filter(|_| config.auth_info.token.is_none());
-    let connector = config.rustls_https_connector_with_connector(connector())?;
+    let connector = config.rustls_https_connector_with_connector(connector().map_response(Buffered::new))?;
     let client = legacy::Client::builder(TokioExecutor::new()).build(connector);
     let stack = ServiceBuilder::new()
         .layer(config.base_uri_layer())

@@ -2,7 +2,7 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `connection`, `token` | kubeconfig or service account into an HTTP client |
+//! | `connection`, `token`, `buffered` | kubeconfig or service account into an HTTP client |
 //! | `kind` | what is followed, with which selectors |
 //! | `follow` | one kind: list, watch, begin anew |
 //! | `exchange`, `lines`, `wire` | requests and answers: bytes, lines, JSON around the objects |
@@ -14,6 +14,7 @@
 //! Whatever fails, nothing is withdrawn: what was said stays in force until the API says otherwise.
 
 mod backoff;
+mod buffered;
 mod collection;
 mod connection;
 mod events;
