@@ -173,20 +173,27 @@ async fn gather(
 ) -> Infallible {
     let mut node_wait = pin!(sleep(node_patience));
     loop {
-        select! {
+        let now = select! {
             mut next = inbox.recv() => {
+                // What is ready together came together: a list has tens of thousands of events.
+                let now = Instant::now();
                 while let Some((kind, heard)) = next {
                     match heard {
-                        Heard::Event(event) => fold.take(kind, event, Instant::now()),
+                        Heard::Event(event) => fold.take(kind, event, now),
                         Heard::Failed(failure) => tell(Told::Reading(kind, Some(failure))),
                         Heard::Well => tell(Told::Reading(kind, None)),
                     }
                     next = inbox.try_recv().ok();
                 }
+                now
             }
-            () = &mut node_wait, if fold.waits_for_node() => fold.waive_node(Instant::now()),
-        }
-        if let Some(news) = fold.news(Instant::now()) {
+            () = &mut node_wait, if fold.waits_for_node() => {
+                let now = Instant::now();
+                fold.waive_node(now);
+                now
+            }
+        };
+        if let Some(news) = fold.news(now) {
             tell(Told::News(news));
         }
     }
