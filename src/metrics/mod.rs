@@ -10,7 +10,8 @@ mod process;
 mod proxy;
 mod register;
 
-use crate::model::Family;
+use crate::kernel::Cause;
+use crate::model::{Family, Op};
 use crate::reconcile::{Report, pace::Success};
 use generic::Generic;
 use own::Own;
@@ -97,6 +98,11 @@ impl Metrics {
                 metrics.last_updated.set(pass.ended.as_secs_f64());
             }
         }
+        for (op, cause) in &pass.report.failed {
+            if let (Op::SetRules(family, _) | Op::RemoveRules(family), Cause::Rules(_)) = (op, cause) {
+                self.proxy.of(*family).rules_failed.inc();
+            }
+        }
         if success != Success::Unread {
             self.proxy.service_changes.programmed();
             self.proxy.endpoint_changes.programmed();
@@ -127,11 +133,6 @@ impl Metrics {
     /// The metrics server said that it is alive.
     pub fn pinged(&self) {
         self.generic.pings.inc();
-    }
-
-    /// The rules of netfilter could not be written.
-    pub fn rules_failed(&self, family: Family) {
-        self.proxy.of(family).rules_failed.inc();
     }
 
     /// Connection tracking was rid of what leads nowhere any more.

@@ -1,8 +1,9 @@
 //! Tests of what each thing that happens does to the metrics.
 
 use super::*;
-use crate::kernel::{Cause, Errno, ObserveError};
-use crate::model::{Op, Protocol, VirtualServerKey};
+use crate::kernel::iptables::Failed;
+use crate::kernel::{Errno, ObserveError};
+use crate::model::{Protocol, VirtualServerKey};
 use std::collections::BTreeMap;
 
 const BOTH: &[Family] = &[Family::Ipv4, Family::Ipv6];
@@ -116,6 +117,18 @@ fn a_family_that_is_not_served_is_not_shown() {
 }
 
 #[test]
+fn rules_that_cannot_be_written_are_counted_in_their_family_and_other_failures_are_not() {
+    let refused = Cause::Rules(Failed { program: "iptables-restore".into(), reason: "line 1 failed".into() });
+    let failed = vec![(Op::RemoveRules(Family::Ipv6), refused), (REMOVE, Cause::Refused(Errno::EBUSY))];
+    let metrics = metrics();
+    metrics.pass(&pass(&Report { failed, ..Report::default() }));
+    for (family, wanted) in [("IPv4", 0.0), ("IPv6", 1.0)] {
+        let series = format!("kubeproxy_sync_proxy_rules_iptables_restore_failures_total{{ip_family=\"{family}\"}}");
+        assert_eq!(value(&metrics, &series), Some(wanted));
+    }
+}
+
+#[test]
 fn answers_requests_and_features_have_their_labels() {
     let feature = |name, enabled| Feature { name, stage: "BETA", enabled };
     let metrics = Metrics::new(BOTH, &[feature("On", true), feature("Off", false)]).unwrap();
@@ -125,7 +138,6 @@ fn answers_requests_and_features_have_their_labels() {
     metrics.api_request(&request);
     metrics.api_request(&ApiRequest { status: None, ..request });
     metrics.conntrack_cleaned(Family::Ipv4, Duration::from_millis(2), 7);
-    metrics.rules_failed(Family::Ipv6);
     metrics.without_local_endpoints(Family::Ipv4, TrafficPolicy::External, 3);
     metrics.endpoints_programmed(Family::Ipv6, Duration::from_millis(300));
     metrics.rejected(2, 5);
@@ -139,7 +151,6 @@ fn answers_requests_and_features_have_their_labels() {
         (r#"kubernetes_feature_enabled{name="On",stage="BETA"}"#, 1.0),
         (r#"kubernetes_feature_enabled{name="Off",stage="BETA"}"#, 0.0),
         (r#"kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family="IPv4"}"#, 7.0),
-        (r#"kubeproxy_sync_proxy_rules_iptables_restore_failures_total{ip_family="IPv6"}"#, 1.0),
         (r#"kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="IPv4",traffic_policy="external"}"#, 3.0),
         (r#"kubeproxy_network_programming_duration_seconds_bucket{ip_family="IPv6",le="0.25"}"#, 0.0),
         (r#"kubeproxy_network_programming_duration_seconds_bucket{ip_family="IPv6",le="0.5"}"#, 1.0),

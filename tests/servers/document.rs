@@ -89,7 +89,6 @@ fn given() -> BTreeMap<String, Known> {
     metrics.healthz(200);
     metrics.livez(200);
     metrics.pinged();
-    metrics.rules_failed(Ipv4);
     metrics.conntrack_cleaned(Ipv4, Duration::ZERO, 1);
     metrics.api_request(&ApiRequest { host: "api", method: "GET", status: None, took: Duration::ZERO });
     metrics.rejected(1, 1);
