@@ -48,8 +48,15 @@ fn file_with(fields: &str) -> (tempfile::NamedTempFile, String) {
     (file, path)
 }
 
-/// Each flag with a value that is not its default, and what it makes of its field.
-fn samples() -> Vec<(&'static str, &'static str, Value)> {
+/// A flag with a value that is not its default, and what it makes of its field.
+type Sample = (&'static str, &'static str, Value);
+
+/// One for each flag.
+fn samples() -> Vec<Sample> {
+    [samples_of_cluster_and_ipvs(), samples_of_node_and_log()].concat()
+}
+
+fn samples_of_cluster_and_ipvs() -> Vec<Sample> {
     vec![
         ("kubeconfig", "/k", json!("/k")),
         ("kube-api-content-type", "application/json", json!("application/json")),
@@ -77,6 +84,11 @@ fn samples() -> Vec<(&'static str, &'static str, Value)> {
         ("ipvs-tcp-timeout", "4s", json!("4s")),
         ("ipvs-tcpfin-timeout", "5s", json!("5s")),
         ("ipvs-udp-timeout", "6s", json!("6s")),
+    ]
+}
+
+fn samples_of_node_and_log() -> Vec<Sample> {
+    vec![
         ("iptables-masquerade-bit", "3", json!(3)),
         ("masquerade-all", "true", json!(true)),
         ("iptables-localhost-nodeports", "false", json!(false)),

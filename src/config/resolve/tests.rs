@@ -27,111 +27,109 @@ fn refused(fields: &str) -> Vec<String> {
     }
 }
 
+/// What is wrong with modes, periods, sockets and the kernel's settings, and the message.
+const WRONG_VALUES: &[(&str, &str)] = &[
+    ("mode: foo", "mode: foo must be iptables, ipvs, nftables or nothing"),
+    ("mode: IPVS", "mode: IPVS must be iptables, ipvs, nftables or nothing"),
+    ("iptables: {masqueradeBit: 32}", "iptables.masqueradeBit: 32 must be 0 to 31"),
+    ("mode: ipvs\niptables: {masqueradeBit: -10}", "iptables.masqueradeBit: -10 must be 0 to 31"),
+    ("iptables: {syncPeriod: 500ms}", "iptables.minSyncPeriod: 1s must not be longer than iptables.syncPeriod, 500ms"),
+    ("iptables: {minSyncPeriod: -1s}", "iptables.minSyncPeriod: -1s must not be less than 0"),
+    (
+        "mode: ipvs\nipvs: {syncPeriod: 1s, minSyncPeriod: 2s}",
+        "ipvs.minSyncPeriod: 2s must not be longer than ipvs.syncPeriod, 1s",
+    ),
+    ("mode: ipvs\nipvs: {syncPeriod: -5s, minSyncPeriod: -10s}", "ipvs.syncPeriod: -5s must be longer than 0"),
+    ("mode: ipvs\nipvs: {tcpTimeout: -1s}", "ipvs.tcpTimeout: -1s must not be less than 0"),
+    ("mode: ipvs\nipvs: {tcpFinTimeout: -1s}", "ipvs.tcpFinTimeout: -1s must not be less than 0"),
+    ("mode: ipvs\nipvs: {udpTimeout: -1s}", "ipvs.udpTimeout: -1s must not be less than 0"),
+    (
+        "mode: ipvs\nipvs: {excludeCIDRs: [::0/0, 1.2.3]}",
+        "ipvs.excludeCIDRs[1]: \"1.2.3\" must be a CIDR such as 10.100.0.0/16 or fde4:8dba:82e1::/48",
+    ),
+    (
+        "mode: ipvs\nipvs: {scheduler: RR}",
+        "ipvs.scheduler: \"RR\" is not a scheduler name: 1 to 15 characters of a-z, 0-9, _ and - are",
+    ),
+    ("clientConnection: {qps: 1e300}", "clientConnection.qps: inf must be a number of 32 bits"),
+    ("bindAddress: \"1\\n2\"", "bindAddress: 1\\n2 must be an IP address"),
+    ("configSyncPeriod: -1s", "configSyncPeriod: -1s must be longer than 0"),
+    ("bindAddress: 10.10.12.11:2000", "bindAddress: 10.10.12.11:2000 must be an IP address"),
+    ("bindAddress: \"[::]\"", "bindAddress: [::] must be an IP address"),
+    ("healthzBindAddress: 0.0.0.0:0", "healthzBindAddress: 0.0.0.0:0 must have a port from 1 to 65535"),
+    ("healthzBindAddress: foo", "healthzBindAddress: foo must be IP:port"),
+    ("metricsBindAddress: 127.0.0.1:foo", "metricsBindAddress: 127.0.0.1:foo must have a port from 1 to 65535"),
+    ("metricsBindAddress: web:80", "metricsBindAddress: web:80 must have a valid IP address before the port"),
+    ("clientConnection: {burst: -5}", "clientConnection.burst: -5 must not be less than 0"),
+    ("conntrack: {maxPerCore: -1}", "conntrack.maxPerCore: -1 must not be less than 0"),
+    ("conntrack: {min: -1}", "conntrack.min: -1 must not be less than 0"),
+    ("conntrack: {tcpEstablishedTimeout: -5s}", "conntrack.tcpEstablishedTimeout: -5s must not be less than 0"),
+    ("conntrack: {tcpCloseWaitTimeout: -5s}", "conntrack.tcpCloseWaitTimeout: -5s must not be less than 0"),
+    ("conntrack: {udpTimeout: -5s}", "conntrack.udpTimeout: -5s must not be less than 0"),
+    ("conntrack: {udpStreamTimeout: -5s}", "conntrack.udpStreamTimeout: -5s must not be less than 0"),
+];
+
+/// What is wrong with the node, its pods and the log, and the message.
+const WRONG_NAMES: &[(&str, &str)] = &[
+    ("oomScoreAdj: -1001", "oomScoreAdj: -1001 must be -1000 to 1000"),
+    ("oomScoreAdj: 1001", "oomScoreAdj: 1001 must be -1000 to 1000"),
+    (
+        "detectLocalMode: Guess",
+        "detectLocalMode: Guess must be ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix",
+    ),
+    ("detectLocalMode: BridgeInterface", "detectLocal.bridgeInterface: \"\" must not be empty"),
+    ("detectLocalMode: InterfaceNamePrefix", "detectLocal.interfaceNamePrefix: \"\" must not be empty"),
+    (
+        "clusterCIDR: 192.168.59.0",
+        "clusterCIDR: \"192.168.59.0\" must be a CIDR such as 10.100.0.0/16 or fde4:8dba:82e1::/48",
+    ),
+    ("clusterCIDR: \"10.0.0.0/8,\"", "clusterCIDR: \"\" must be a CIDR such as 10.100.0.0/16 or fde4:8dba:82e1::/48"),
+    (
+        "clusterCIDR: 10.0.0.0/8,11.0.0.0/8",
+        "clusterCIDR: 10.0.0.0/8,11.0.0.0/8 must be one CIDR, or two of different families with a comma",
+    ),
+    (
+        "clusterCIDR: 10.0.0.0/8,fd00::/8,fd01::/16",
+        "clusterCIDR: 10.0.0.0/8,fd00::/8,fd01::/16 must be one CIDR, or two of different families with a comma",
+    ),
+    (
+        "nodePortAddresses: [1.2.3.4/32, 10.20.30.40]",
+        "nodePortAddresses[1]: \"10.20.30.40\" must be a CIDR such as 10.100.0.0/16 or fde4:8dba:82e1::/48",
+    ),
+    (
+        "detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: \"a b\"}",
+        "detectLocal.bridgeInterface: a b must be the name of a network device, or its beginning",
+    ),
+    ("nodePortAddresses: [primary, 127.0.0.1/32]", "nodePortAddresses[0]: primary must stand alone, without CIDRs"),
+    ("nodePortAddresses: [127.0.0.1/32, primary]", "nodePortAddresses[1]: primary must stand alone, without CIDRs"),
+    ("hostnameOverride: \"  \"", "hostnameOverride: \"  \" must not be blank"),
+    ("showHiddenMetricsForVersion: \"1\"", "showHiddenMetricsForVersion: 1 must be MAJOR.MINOR"),
+    ("featureGates: {Nonsense: true}", "featureGates.Nonsense: true cannot be: there is no such feature gate"),
+    (
+        "featureGates: {NFTablesProxyMode: false}",
+        "featureGates.NFTablesProxyMode: false cannot be: this feature gate is locked to true",
+    ),
+    ("logging: {flushFrequency: -1s}", "logging.flushFrequency: -1s must be longer than 0"),
+    ("logging: {format: xml}", "logging.format: xml must be text or json"),
+    ("logging: {verbosity: 3000000000}", "logging.verbosity: 3000000000 must be at most 2147483647"),
+    (
+        "logging: {format: json, vmodule: [{filePattern: cli, verbosity: 1}]}",
+        "logging.vmodule: json must not be the format where vmodule is set",
+    ),
+    ("logging: {vmodule: [{verbosity: 1}]}", "logging.vmodule[0]: \"\" must be a pattern without `=` and comma"),
+    ("logging: {vmodule: [{filePattern: \"a=b\"}]}", "logging.vmodule[0]: a=b must be a pattern without `=` and comma"),
+    (
+        "logging: {options: {json: {infoBufferSize: 1Ki}}}",
+        "logging.options.json.infoBufferSize: 1Ki needs the feature gate LoggingAlphaOptions",
+    ),
+];
+
 #[test]
 fn every_field_that_is_wrong_is_named_with_its_value() {
-    for (fields, message) in [
-        ("mode: foo", "mode: foo must be iptables, ipvs, nftables or nothing"),
-        ("mode: IPVS", "mode: IPVS must be iptables, ipvs, nftables or nothing"),
-        ("iptables: {masqueradeBit: 32}", "iptables.masqueradeBit: 32 must be 0 to 31"),
-        ("mode: ipvs\niptables: {masqueradeBit: -10}", "iptables.masqueradeBit: -10 must be 0 to 31"),
-        (
-            "iptables: {syncPeriod: 500ms}",
-            "iptables.minSyncPeriod: 1s must not be longer than iptables.syncPeriod, 500ms",
-        ),
-        ("iptables: {minSyncPeriod: -1s}", "iptables.minSyncPeriod: -1s must not be less than 0"),
-        (
-            "mode: ipvs\nipvs: {syncPeriod: 1s, minSyncPeriod: 2s}",
-            "ipvs.minSyncPeriod: 2s must not be longer than ipvs.syncPeriod, 1s",
-        ),
-        ("mode: ipvs\nipvs: {syncPeriod: -5s, minSyncPeriod: -10s}", "ipvs.syncPeriod: -5s must be longer than 0"),
-        ("mode: ipvs\nipvs: {tcpTimeout: -1s}", "ipvs.tcpTimeout: -1s must not be less than 0"),
-        ("mode: ipvs\nipvs: {tcpFinTimeout: -1s}", "ipvs.tcpFinTimeout: -1s must not be less than 0"),
-        ("mode: ipvs\nipvs: {udpTimeout: -1s}", "ipvs.udpTimeout: -1s must not be less than 0"),
-        (
-            "mode: ipvs\nipvs: {excludeCIDRs: [::0/0, 1.2.3]}",
-            "ipvs.excludeCIDRs[1]: \"1.2.3\" must be a CIDR such as 10.100.0.0/16 or fde4:8dba:82e1::/48",
-        ),
-        (
-            "mode: ipvs\nipvs: {scheduler: RR}",
-            "ipvs.scheduler: \"RR\" is not a scheduler name: 1 to 15 characters of a-z, 0-9, _ and - are",
-        ),
-        ("clientConnection: {qps: 1e300}", "clientConnection.qps: inf must be a number of 32 bits"),
-        ("bindAddress: \"1\\n2\"", "bindAddress: 1\\n2 must be an IP address"),
-        ("configSyncPeriod: -1s", "configSyncPeriod: -1s must be longer than 0"),
-        ("bindAddress: 10.10.12.11:2000", "bindAddress: 10.10.12.11:2000 must be an IP address"),
-        ("bindAddress: \"[::]\"", "bindAddress: [::] must be an IP address"),
-        ("healthzBindAddress: 0.0.0.0:0", "healthzBindAddress: 0.0.0.0:0 must have a port from 1 to 65535"),
-        ("healthzBindAddress: foo", "healthzBindAddress: foo must be IP:port"),
-        ("metricsBindAddress: 127.0.0.1:foo", "metricsBindAddress: 127.0.0.1:foo must have a port from 1 to 65535"),
-        ("metricsBindAddress: web:80", "metricsBindAddress: web:80 must have a valid IP address before the port"),
-        ("clientConnection: {burst: -5}", "clientConnection.burst: -5 must not be less than 0"),
-        ("conntrack: {maxPerCore: -1}", "conntrack.maxPerCore: -1 must not be less than 0"),
-        ("conntrack: {min: -1}", "conntrack.min: -1 must not be less than 0"),
-        ("conntrack: {tcpEstablishedTimeout: -5s}", "conntrack.tcpEstablishedTimeout: -5s must not be less than 0"),
-        ("conntrack: {tcpCloseWaitTimeout: -5s}", "conntrack.tcpCloseWaitTimeout: -5s must not be less than 0"),
-        ("conntrack: {udpTimeout: -5s}", "conntrack.udpTimeout: -5s must not be less than 0"),
-        ("conntrack: {udpStreamTimeout: -5s}", "conntrack.udpStreamTimeout: -5s must not be less than 0"),
-        ("oomScoreAdj: -1001", "oomScoreAdj: -1001 must be -1000 to 1000"),
-        ("oomScoreAdj: 1001", "oomScoreAdj: 1001 must be -1000 to 1000"),
-        (
-            "detectLocalMode: Guess",
-            "detectLocalMode: Guess must be ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix",
-        ),
-        ("detectLocalMode: BridgeInterface", "detectLocal.bridgeInterface: \"\" must not be empty"),
-        ("detectLocalMode: InterfaceNamePrefix", "detectLocal.interfaceNamePrefix: \"\" must not be empty"),
-        (
-            "clusterCIDR: 192.168.59.0",
-            "clusterCIDR: \"192.168.59.0\" must be a CIDR such as 10.100.0.0/16 or fde4:8dba:82e1::/48",
-        ),
-        (
-            "clusterCIDR: \"10.0.0.0/8,\"",
-            "clusterCIDR: \"\" must be a CIDR such as 10.100.0.0/16 or fde4:8dba:82e1::/48",
-        ),
-        (
-            "clusterCIDR: 10.0.0.0/8,11.0.0.0/8",
-            "clusterCIDR: 10.0.0.0/8,11.0.0.0/8 must be one CIDR, or two of different families with a comma",
-        ),
-        (
-            "clusterCIDR: 10.0.0.0/8,fd00::/8,fd01::/16",
-            "clusterCIDR: 10.0.0.0/8,fd00::/8,fd01::/16 must be one CIDR, or two of different families with a comma",
-        ),
-        (
-            "nodePortAddresses: [1.2.3.4/32, 10.20.30.40]",
-            "nodePortAddresses[1]: \"10.20.30.40\" must be a CIDR such as 10.100.0.0/16 or fde4:8dba:82e1::/48",
-        ),
-        (
-            "detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: \"a b\"}",
-            "detectLocal.bridgeInterface: a b must be the name of a network device, or its beginning",
-        ),
-        ("nodePortAddresses: [primary, 127.0.0.1/32]", "nodePortAddresses[0]: primary must stand alone, without CIDRs"),
-        ("nodePortAddresses: [127.0.0.1/32, primary]", "nodePortAddresses[1]: primary must stand alone, without CIDRs"),
-        ("hostnameOverride: \"  \"", "hostnameOverride: \"  \" must not be blank"),
-        ("showHiddenMetricsForVersion: \"1\"", "showHiddenMetricsForVersion: 1 must be MAJOR.MINOR"),
-        ("featureGates: {Nonsense: true}", "featureGates.Nonsense: true cannot be: there is no such feature gate"),
-        (
-            "featureGates: {NFTablesProxyMode: false}",
-            "featureGates.NFTablesProxyMode: false cannot be: this feature gate is locked to true",
-        ),
-        ("logging: {flushFrequency: -1s}", "logging.flushFrequency: -1s must be longer than 0"),
-        ("logging: {format: xml}", "logging.format: xml must be text or json"),
-        ("logging: {verbosity: 3000000000}", "logging.verbosity: 3000000000 must be at most 2147483647"),
-        (
-            "logging: {format: json, vmodule: [{filePattern: cli, verbosity: 1}]}",
-            "logging.vmodule: json must not be the format where vmodule is set",
-        ),
-        ("logging: {vmodule: [{verbosity: 1}]}", "logging.vmodule[0]: \"\" must be a pattern without `=` and comma"),
-        (
-            "logging: {vmodule: [{filePattern: \"a=b\"}]}",
-            "logging.vmodule[0]: a=b must be a pattern without `=` and comma",
-        ),
-        (
-            "logging: {options: {json: {infoBufferSize: 1Ki}}}",
-            "logging.options.json.infoBufferSize: 1Ki needs the feature gate LoggingAlphaOptions",
-        ),
-    ] {
+    for (fields, message) in WRONG_VALUES.iter().chain(WRONG_NAMES) {
         let mut messages = refused(fields);
         messages.retain(|found| found != "ipvs.minSyncPeriod: -10s must not be less than 0");
-        assert_eq!(messages, [message], "{fields}");
+        assert_eq!(messages, [*message], "{fields}");
     }
 }
 
