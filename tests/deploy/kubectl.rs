@@ -46,12 +46,12 @@ fn the_patches_turn_what_kubeadm_made_into_what_they_promise() {
 
     let pod = &least["spec"]["template"]["spec"];
     let volumes: Vec<_> = pod["volumes"].as_array().unwrap().iter().map(|volume| &volume["name"]).collect();
-    assert_eq!(volumes, ["kube-proxy", "lib-modules"]);
+    assert_eq!(volumes, ["kube-proxy", "xtables-lock", "lib-modules"]);
     let [init, daemon] = containers(&least)[..] else { panic!("{least}") };
     assert_eq!((&init["image"], &daemon["image"]), (&image_name().into(), &image_name().into()));
     assert_eq!(daemon["command"], expected["spec"]["template"]["spec"]["containers"][0]["command"]);
     let mounts: Vec<_> = daemon["volumeMounts"].as_array().unwrap().iter().map(|mount| &mount["mountPath"]).collect();
-    assert_eq!(mounts, ["/var/lib/kube-proxy"]);
+    assert_eq!(mounts, ["/var/lib/kube-proxy", "/run/xtables.lock"]);
 }
 
 fn image_name() -> String {

@@ -15,7 +15,8 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial("service::the_service_manager_hears_of_ready_alive_and_stopping", service_manager),
         trial("service::with_no_right_but_to_the_network_it_does_all_its_work", as_the_unit),
-        trial("service::as_user_0_with_the_daemon_sets_one_right_it_does_all_its_work", as_the_container),
+        trial("service::as_user_0_with_the_daemon_sets_rights_it_does_all_its_work", as_the_container),
+        trial("service::with_the_daemon_sets_rights_it_programs_netfilter", netfilter_as_the_container),
     ]
 }
 
@@ -30,7 +31,7 @@ const UNIT: [&str; 8] = [
     "--bounding-set=-all,+net_admin",
     "--no-new-privs",
 ];
-/// What the DaemonSet asks of the container runtime for the daemon: a user 0 that has no capability but one, and a
+/// What the DaemonSet asks of the container runtime for the daemon: a user 0 that has no capabilities but two, and a
 /// read-only root file system.
 const CONTAINER: [&str; 9] = [
     "unshare",
@@ -40,7 +41,7 @@ const CONTAINER: [&str; 9] = [
     "mount -o remount,bind,ro / && exec \"$@\"",
     "sh",
     "setpriv",
-    "--bounding-set=-all,+net_admin",
+    "--bounding-set=-all,+net_admin,+net_raw",
     "--no-new-privs",
 ];
 const DAEMON_SET: &str = include_str!("../../deploy/kustomize/base/daemon-set.yaml");
@@ -79,11 +80,30 @@ fn as_the_unit() {
 }
 
 fn as_the_container() {
-    for asked in ["allowPrivilegeEscalation: false", "readOnlyRootFilesystem: true", "drop: [ALL]", "add: [NET_ADMIN]"]
-    {
+    let rights = ["allowPrivilegeEscalation: false", "readOnlyRootFilesystem: true", "drop: [ALL]"];
+    for asked in rights.into_iter().chain(["add: [NET_ADMIN, NET_RAW]"]) {
         assert!(DAEMON_SET.contains(asked), "{asked}");
     }
     does_all_its_work(&CONTAINER);
+}
+
+/// iptables is the legacy one here, which asks for more than the other.
+fn netfilter_as_the_container() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("a.yaml"), service(0, &[1, 2])).unwrap();
+    let settings = directory.path().join("ipvsd.conf");
+    fs::write(&settings, "netfilter: true").unwrap();
+    let [manifests, settings] = [directory.path(), &settings].map(|path| path.to_str().unwrap());
+    let arguments = ["run", "--once", "--manifests", manifests, "--ipvsd-config", settings];
+    let words = [&CONTAINER[..], &[IPVSD], &arguments].concat();
+    // As the kubelet does for a hostPath of type FileOrCreate.
+    fs::write("/run/xtables.lock", "").unwrap();
+    stdout(&Command::new(words[0]).args(&words[1..]).output().unwrap(), 0);
+    for program in ["iptables-save", "ip6tables-save"] {
+        let found = run(program, &["-t", "nat"]);
+        assert!(found.contains("-A POSTROUTING") && found.contains("KUBE-POSTROUTING"), "{found}");
+    }
+    assert!(run("ipset", &["list", "KUBE-CLUSTER-IP"]).contains("10.0.0.1,tcp:80"));
 }
 
 /// Runs ipvsd by `launcher`, which takes every right but one from it, where sysctls cannot be written.
