@@ -124,6 +124,28 @@ proptest! {
         }
     }
 
+    /// The timer's reading is in parts, and what somebody changed is put right by it all the same.
+    #[test]
+    fn a_check_in_parts_finds_what_differs(
+        changes in arbitrary::changes(true), mess in arbitrary::model(), settings in arbitrary::settings(),
+    ) {
+        let options = Options { drain_timeout: Duration::ZERO, ..Options::default() };
+        let mut reconciler = Reconciler::new(FakeKernel::default(), settings, options);
+        reconciler.take(changes);
+        let now = settle(&mut reconciler, Duration::ZERO);
+        let before = reconciler.kernel().clone();
+        let destinations = mess.virtual_servers.values().flat_map(|server| &server.destinations);
+        for (server, (key, spec)) in reconciler.kernel_mut().model.virtual_servers.values_mut().zip(destinations) {
+            server.destinations.insert(*key, *spec);
+        }
+        let now = settle(&mut reconciler, now);
+        let after = reconciler.kernel();
+        prop_assert_eq!(after.model.to_string(), before.model.to_string());
+        prop_assert!(after.cost.outlines > before.cost.outlines);
+        prop_assert_eq!(after.cost.full_readings, before.cost.full_readings);
+        prop_assert!(now > Duration::ZERO);
+    }
+
     #[test]
     fn a_change_costs_its_own_operations_and_no_reading(
         changes in arbitrary::changes(false), more in arbitrary::changes(false), settings in arbitrary::settings(),

@@ -68,7 +68,8 @@ impl<K: Kernel> Wheel<K> {
     pub fn run(mut self, inbox: &Receiver<Message>, mut manager: ServiceManager) {
         loop {
             manager.alive();
-            let mut next = inbox.recv_timeout(self.wait().min(manager.patience()));
+            let wait = if self.reconciler.is_checking() { Duration::ZERO } else { self.wait() };
+            let mut next = inbox.recv_timeout(wait.min(manager.patience()));
             // What waits in line is acted on in one pass.
             while let Ok(message) = next {
                 if !self.take(message) {
@@ -81,6 +82,8 @@ impl<K: Kernel> Wheel<K> {
             }
             if self.wait().is_zero() {
                 manager.passed(&self.turn());
+            } else if self.reconciler.is_checking() {
+                self.check();
             }
         }
     }
@@ -99,13 +102,9 @@ impl<K: Kernel> Wheel<K> {
     pub fn turn(&mut self) -> Report {
         let start = self.now();
         let report = self.reconciler.pass(start);
-        let took = self.now().saturating_sub(start);
-        let reconciler = &self.reconciler;
-        let owner =
-            |op: &Op| op.virtual_server().and_then(|key| reconciler.owner(&key)).map(|owner| format!("{owner}: "));
-        self.journal.note_pass(&report, took, |op| owner(op).unwrap_or_default());
+        self.note_pass(&report, self.now().saturating_sub(start));
         if let Some(telemetry) = &mut self.telemetry {
-            telemetry.passed(&report, took);
+            let reconciler = &self.reconciler;
             telemetry.note_locals(reconciler.locals(), || reconciler.node_port_addresses());
         }
         self.note_problems();
@@ -116,6 +115,25 @@ impl<K: Kernel> Wheel<K> {
             self.journal.note_ipv6_not_forwarded();
         }
         report
+    }
+
+    /// A part of a check, of which there is something to say only if not all was well.
+    fn check(&mut self) {
+        let start = self.now();
+        let report = self.reconciler.check(start);
+        if report.changes() > 0 || !report.is_good() {
+            self.note_pass(&report, self.now().saturating_sub(start));
+        }
+    }
+
+    fn note_pass(&mut self, report: &Report, took: Duration) {
+        let reconciler = &self.reconciler;
+        let owner =
+            |op: &Op| op.virtual_server().and_then(|key| reconciler.owner(&key)).map(|owner| format!("{owner}: "));
+        self.journal.note_pass(report, took, |op| owner(op).unwrap_or_default());
+        if let Some(telemetry) = &mut self.telemetry {
+            telemetry.passed(report, took);
+        }
     }
 
     /// How long until the next pass is due.

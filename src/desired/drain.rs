@@ -9,7 +9,7 @@
 
 use crate::model::{DestinationKey, Destinations, Protocol, VirtualServer, VirtualServerKey};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A point in time: how long after an epoch of the caller's choosing, on a clock that never goes back.
@@ -67,11 +67,9 @@ impl Drains {
         }
     }
 
-    /// The virtual servers with departing destinations, each once, in order.
-    pub fn virtual_servers(&self) -> Vec<VirtualServerKey> {
-        let mut keys: Vec<_> = self.deadlines.keys().map(|(key, _)| *key).collect();
-        keys.dedup();
-        keys
+    /// The virtual servers with departing destinations.
+    pub fn virtual_servers(&self) -> BTreeSet<VirtualServerKey> {
+        self.deadlines.keys().map(|(key, _)| *key).collect()
     }
 
     /// How many destinations are departing.

@@ -36,6 +36,8 @@ pub struct FakeKernel {
 pub struct Cost {
     /// Readings of everything.
     pub full_readings: usize,
+    /// Readings of everything but destinations.
+    pub outlines: usize,
     /// Virtual servers read one by one.
     pub scoped_readings: usize,
     /// Calls of `apply` with at least one operation.
@@ -68,12 +70,17 @@ impl Kernel for FakeKernel {
         }
         let mut seen = Observation::default();
         match scope {
-            Scope::All => {
-                self.cost.full_readings += 1;
+            Scope::All | Scope::Outline => {
                 seen.model = self.model.clone();
                 seen.foreign = &self.foreign | &self.untagged;
                 seen.model.virtual_servers.retain(|key, _| !self.untagged.contains(key));
-                seen.connections = self.connections.clone();
+                if matches!(scope, Scope::All) {
+                    self.cost.full_readings += 1;
+                    seen.connections = self.connections.clone();
+                } else {
+                    self.cost.outlines += 1;
+                    seen.model.virtual_servers.values_mut().for_each(|server| server.destinations.clear());
+                }
             }
             Scope::VirtualServers(keys) => {
                 self.cost.scoped_readings += keys.len();

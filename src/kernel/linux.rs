@@ -10,7 +10,7 @@ use super::netlink::family::{self, FamilyError};
 use super::netlink::socket::RECEIVE_BUFFER;
 use super::netlink::{Answer, Counters, Malformed, Socket};
 use super::{Cause, Errno, Failure, Kernel, Observation, ObserveError, Scope, device, modules, route};
-use crate::model::{Family, Model, Op, Phase, SchedulerName, VirtualServer, VirtualServerKey};
+use crate::model::{Destinations, Family, Model, Op, Phase, SchedulerName, VirtualServer, VirtualServerKey};
 use neli::consts::socket::NlFamily;
 use std::collections::BTreeSet;
 use std::io;
@@ -182,18 +182,16 @@ impl Linux {
 
     /// Reads the destinations of a virtual server of ours, and puts both into the observation.
     fn observe_ours(&mut self, server: &VirtualServerEntry, into: &mut Observation) -> Result<(), ObserveError> {
-        let key = server.identity.key().ok_or_else(|| Malformed::new("a virtual server of an unknown protocol"));
-        let key = key.map_err(malformed(VIRTUAL_SERVERS))?;
-        let spec = server.spec().map_err(malformed(VIRTUAL_SERVERS))?;
-        let mut virtual_server = VirtualServer { spec, destinations: Default::default() };
+        let key = put(server, into)?;
+        let mut destinations = Destinations::default();
         for destination in self.destinations(server.identity)? {
             let spec = destination.spec().map_err(malformed(DESTINATIONS))?;
-            virtual_server.destinations.insert(destination.key, spec);
+            destinations.insert(destination.key, spec);
             if destination.connections() > 0 {
                 into.connections.insert((key, destination.key), destination.connections());
             }
         }
-        into.model.virtual_servers.insert(key, virtual_server);
+        into.model.virtual_servers.entry(key).and_modify(|server| server.destinations = destinations);
         Ok(())
     }
 
@@ -285,7 +283,7 @@ impl Kernel for Linux {
     fn observe(&mut self, scope: Scope<'_>) -> Result<Observation, ObserveError> {
         let mut observation = Observation::default();
         let virtual_servers = match scope {
-            Scope::All => {
+            Scope::All | Scope::Outline => {
                 self.observe_routes(&mut observation.model)?;
                 self.observe_kube_proxy_device(&mut observation.model)?;
                 if let Some(netfilter) = &mut self.netfilter {
@@ -296,10 +294,11 @@ impl Kernel for Linux {
             Scope::VirtualServers(keys) => self.virtual_servers_by_key(keys)?,
         };
         for server in virtual_servers {
-            if server.is_ours() || matches!(scope, Scope::VirtualServers(_)) {
-                self.observe_ours(&server, &mut observation)?;
-            } else {
-                observation.foreign.extend(server.identity.key());
+            match scope {
+                Scope::All if server.is_ours() => self.observe_ours(&server, &mut observation)?,
+                Scope::Outline if server.is_ours() => _ = put(&server, &mut observation)?,
+                Scope::VirtualServers(_) => self.observe_ours(&server, &mut observation)?,
+                Scope::All | Scope::Outline => observation.foreign.extend(server.identity.key()),
             }
         }
         Ok(observation)
@@ -320,6 +319,15 @@ impl Kernel for Linux {
         failures.sort_unstable_by_key(|failure| failure.index);
         failures
     }
+}
+
+/// Puts a virtual server of ours into the observation, without destinations.
+fn put(server: &VirtualServerEntry, into: &mut Observation) -> Result<VirtualServerKey, ObserveError> {
+    let key = server.identity.key().ok_or_else(|| Malformed::new("a virtual server of an unknown protocol"));
+    let key = key.map_err(malformed(VIRTUAL_SERVERS))?;
+    let spec = server.spec().map_err(malformed(VIRTUAL_SERVERS))?;
+    into.model.virtual_servers.insert(key, VirtualServer { spec, destinations: Destinations::default() });
+    Ok(key)
 }
 
 fn ipvs_family(generic: &mut Socket) -> Result<u16, OpenError> {

@@ -40,6 +40,8 @@ pub trait Kernel {
 pub enum Scope<'a> {
     /// Everything ipvsd owns, the keys of what it does not, and kube-proxy's device.
     All,
+    /// The same without destinations and connections, which take the most time.
+    Outline,
     /// These virtual servers with their destinations, which the caller knows to be ours even if they lack the
     /// tag: their spec differs from every wanted one then. Those that are gone are left out of the result.
     VirtualServers(&'a [VirtualServerKey]),
@@ -50,7 +52,7 @@ pub enum Scope<'a> {
 pub struct Observation {
     /// What ipvsd owns, as far as the scope goes.
     pub model: Model,
-    /// Virtual servers that somebody else made (only with [`Scope::All`]). They are never touched.
+    /// Virtual servers that somebody else made (not with [`Scope::VirtualServers`]). They are never touched.
     pub foreign: BTreeSet<VirtualServerKey>,
     /// Connections (active and inactive) of each of our destinations that has any.
     pub connections: BTreeMap<(VirtualServerKey, DestinationKey), u32>,

@@ -78,14 +78,14 @@ impl Own {
         self.objects_rejected_ever.inc_by(whole(new));
     }
 
-    /// How many operations of a pass undid what somebody else did: it read everything, the input had not changed, and
+    /// How many operations of a pass undid what somebody else did: it checked the kernel, the input had not changed, and
     /// the pass before left nothing to do but to take away what was draining.
     fn repaired(&self, pass: &Pass<'_>) -> usize {
-        let Report { draining, read_all, .. } = *pass.report;
+        let Report { draining, checked, .. } = *pass.report;
         let now = Before { was_good: pass.report.is_good(), draining };
         // Nothing can panic while it is held.
         let before = std::mem::replace(&mut *self.before.lock().unwrap_or_else(PoisonError::into_inner), now);
-        if !read_all || !pass.news.is_empty() || !before.was_good {
+        if !checked || !pass.news.is_empty() || !before.was_good {
             return 0;
         }
         pass.report.changes().saturating_sub(before.draining.saturating_sub(draining))

@@ -83,7 +83,7 @@ fn a_pass_that_failed_programmed_nothing_for_good() {
 
 #[test]
 fn only_what_nobody_asked_for_and_nothing_before_left_is_a_repair() {
-    let reading = |count, draining| Report { read_all: true, draining, ..done("add route", count) };
+    let reading = |count, draining| Report { read_all: true, checked: true, draining, ..done("add route", count) };
     let failing = Report { failed: vec![(REMOVE, Cause::Refused(Errno::EBUSY))], ..reading(0, 0) };
     let news = [Duration::ZERO];
     // Each pass after the one above it; how many repairs it adds.

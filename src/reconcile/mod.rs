@@ -2,8 +2,10 @@
 //!
 //! There is one path. A pass looks at the virtual servers that were touched; at start, after a failure and on the
 //! timer all of them are, and the picture is read from the kernel first. In between the picture is the last
-//! reading with the applied operations folded in, so a change costs what it changes and no reading.
+//! reading with the applied operations folded in, so a change costs what it changes and no reading. What the timer asks
+//! for is read in parts, between which changes have their turn.
 
+mod check;
 mod netfilter;
 pub mod pace;
 mod report;
@@ -16,8 +18,9 @@ use crate::diff::Steps;
 use crate::kernel::{Cause, Kernel, Observation, ObserveError, Scope};
 use crate::model::{Family, Op, Phase, SchedulerName, VirtualServerKey};
 use crate::state::{Change, ObjectRef, Origin, Problem, Service, State};
+use check::Check;
 use netfilter::Netfilter;
-use pace::{Intervals, Pace};
+use pace::{Due, Intervals, Pace};
 pub use report::Report;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -50,6 +53,8 @@ pub struct Reconciler<K> {
     /// What the first reading found, if the input was in doubt then and has been ever since; none before.
     inherited: Option<Inherited>,
     pace: Pace,
+    /// What is left of the check that the timer asked for.
+    check: Check,
     /// The kernel as last read, with what was applied since. Virtual servers and routes that are ours, and the
     /// keys of those that are not.
     found: Observation,
@@ -61,7 +66,16 @@ pub struct Reconciler<K> {
 enum Reading {
     Nothing,
     All,
+    /// Everything but destinations and connections.
+    Outline,
     Some(BTreeSet<VirtualServerKey>, Connections),
+}
+
+impl Reading {
+    /// Whether everything is to be compared.
+    fn is_whole(&self) -> bool {
+        matches!(self, Self::All | Self::Outline)
+    }
 }
 
 impl<K: Kernel> Reconciler<K> {
@@ -73,6 +87,7 @@ impl<K: Kernel> Reconciler<K> {
         Self {
             kernel,
             pace: Pace::new(options.intervals),
+            check: Check::default(),
             options,
             state: State::default(),
             settings,
@@ -112,9 +127,26 @@ impl<K: Kernel> Reconciler<K> {
             Ok(reading) => self.settle(&reading, now),
             Err(error) => Report { unread: Some(error), ..Report::default() },
         };
-        report.draining = self.drains.len();
-        report.inherited = self.inherited.as_ref().map_or(0, Inherited::len);
+        self.conclude(&mut report);
         self.pace.passed(report.outcome(), now);
+        report
+    }
+
+    /// Whether a part of a check can be had now: one is under way, and no change is waiting.
+    pub fn is_checking(&self) -> bool {
+        self.check.is_under_way() && !self.state.is_dirty()
+    }
+
+    /// The next part of a check: reads some virtual servers, and puts right what is not as it should be.
+    pub fn check(&mut self, now: Moment) -> Report {
+        let keys = self.check.take();
+        let mut report = match self.read_virtual_servers(keys) {
+            Ok(reading) => self.settle(&reading, now),
+            Err(error) => Report { unread: Some(error), ..Report::default() },
+        };
+        report.checked = true;
+        self.conclude(&mut report);
+        self.pace.checked(report.outcome(), now);
         report
     }
 
@@ -169,33 +201,62 @@ impl<K: Kernel> Reconciler<K> {
         &self.state
     }
 
+    /// Completes a report by what there is to say after each pass.
+    fn conclude(&mut self, report: &mut Report) {
+        report.draining = self.drains.len();
+        report.inherited = self.inherited.as_ref().map_or(0, Inherited::len);
+        if !report.is_good() {
+            // Everything is read soon.
+            self.check = Check::default();
+        }
+    }
+
     fn read(&mut self, now: Moment) -> Result<Reading, ObserveError> {
-        if self.pace.reading_is_due(now) {
-            let seen = self.kernel.observe(Scope::All)?;
-            self.plan.netfilter_mut().note_marks(&seen.model);
-            // What is wanted says what was kube-proxy's.
-            self.update_plan();
-            self.found = self.with_all_of_ours(seen)?;
-            if !self.state.is_in_doubt() {
-                self.inherited = Some(Inherited::default());
+        match self.pace.due(now) {
+            Due::Nothing => Ok(Reading::Nothing),
+            Due::DrainCheck => self.read_virtual_servers(self.drains.virtual_servers()),
+            Due::Check => {
+                self.read_whole(Scope::Outline, now)?;
+                self.check = Check::of(self.found.model.virtual_servers.keys());
+                Ok(Reading::Outline)
             }
-            self.inherited.get_or_insert_with(|| Inherited::from(&self.found.model));
-            if self.schedulers_again <= now && !self.settings.unavailable.is_empty() {
-                let again = std::mem::take(&mut self.settings.unavailable);
-                self.state.touch(|service| is_spread_by(service, &again));
+            Due::Reading => {
+                self.read_whole(Scope::All, now)?;
+                self.check = Check::default();
+                Ok(Reading::All)
             }
-            return Ok(Reading::All);
         }
-        if !self.pace.drain_check_is_due(now) {
-            return Ok(Reading::Nothing);
+    }
+
+    fn read_whole(&mut self, scope: Scope<'_>, now: Moment) -> Result<(), ObserveError> {
+        let seen = self.kernel.observe(scope)?;
+        self.plan.netfilter_mut().note_marks(&seen.model);
+        // What is wanted says what was kube-proxy's.
+        self.update_plan();
+        let mut seen = self.with_all_of_ours(seen)?;
+        if matches!(scope, Scope::Outline) {
+            check::complete(&mut self.kernel, &mut seen.model, &mut self.found.model)?;
         }
-        let keys = self.drains.virtual_servers();
-        let mut seen = self.kernel.observe(Scope::VirtualServers(&keys))?;
+        self.found = seen;
+        if !self.state.is_in_doubt() {
+            self.inherited = Some(Inherited::default());
+        }
+        self.inherited.get_or_insert_with(|| Inherited::from(&self.found.model));
+        if self.schedulers_again <= now && !self.settings.unavailable.is_empty() {
+            let again = std::mem::take(&mut self.settings.unavailable);
+            self.state.touch(|service| is_spread_by(service, &again));
+        }
+        Ok(())
+    }
+
+    fn read_virtual_servers(&mut self, keys: BTreeSet<VirtualServerKey>) -> Result<Reading, ObserveError> {
+        let in_order: Vec<_> = keys.iter().copied().collect();
+        let mut seen = self.kernel.observe(Scope::VirtualServers(&in_order))?;
         for key in &keys {
             self.found.model.virtual_servers.remove(key);
         }
         self.found.model.virtual_servers.append(&mut seen.model.virtual_servers);
-        Ok(Reading::Some(keys.into_iter().collect(), seen.connections))
+        Ok(Reading::Some(keys, seen.connections))
     }
 
     fn update_plan(&mut self) {
@@ -224,7 +285,8 @@ impl<K: Kernel> Reconciler<K> {
 
     /// Decides and applies; once more if that showed that schedulers are missing.
     fn settle(&mut self, reading: &Reading, now: Moment) -> Report {
-        let mut report = Report { read_all: matches!(reading, Reading::All), ..Report::default() };
+        let is_whole = reading.is_whole();
+        let mut report = Report { read_all: is_whole, checked: is_whole, ..Report::default() };
         self.apply(reading, now, &mut report);
         if self.note_missing_schedulers(&report.failed, now) {
             report.failed.clear();
@@ -272,7 +334,7 @@ impl<K: Kernel> Reconciler<K> {
         match reading {
             Reading::Nothing => {}
             Reading::Some(keys, _) => touched.extend(keys),
-            Reading::All => {
+            Reading::All | Reading::Outline => {
                 touched.extend(self.plan.keys());
                 touched.extend(self.found.model.virtual_servers.keys());
             }
@@ -299,9 +361,9 @@ impl<K: Kernel> Reconciler<K> {
         }
         let settings = self.settings.netfilter.as_ref();
         let netfilter = Netfilter { settings, state: &self.state, found: &self.found.model };
-        netfilter.decide(&mut self.plan, matches!(reading, Reading::All), &mut steps);
+        netfilter.decide(&mut self.plan, reading.is_whole(), &mut steps);
         self.decide_routes(reading, (&touched, &served), &mut steps);
-        if matches!(reading, Reading::All) {
+        if reading.is_whole() {
             // While some Service cannot be read, its node ports cannot be recognised.
             let stays = self.state.is_in_doubt() || takeover::others_need_device(&self.found);
             steps.kube_proxy_device(stays, self.found.model.kube_proxy_device.is_some());
@@ -319,7 +381,7 @@ impl<K: Kernel> Reconciler<K> {
         let found = &self.found.model;
         let netfilter = Netfilter { settings: self.settings.netfilter.as_ref(), state: &self.state, found };
         let mut addresses: BTreeSet<IpAddr> = touched.iter().filter_map(VirtualServerKey::address).collect();
-        if matches!(reading, Reading::All) {
+        if reading.is_whole() {
             addresses.extend(found.routes.keys());
             addresses.extend(netfilter.found_vips());
         }

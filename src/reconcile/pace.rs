@@ -44,12 +44,27 @@ pub enum Success {
     Unread,
 }
 
+/// What a pass begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing is read.
+    Nothing,
+    /// The connections of what drains are counted.
+    DrainCheck,
+    /// Everything is read, which may be in parts: it is for nothing but the time since the last reading.
+    Check,
+    /// Everything is read at once.
+    Reading,
+}
+
 /// The state of the pacing.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     intervals: Intervals,
     /// When everything is read next.
     reading: Moment,
+    /// Whether that is by the timer alone, and so may be done in parts.
+    is_routine: bool,
     /// When the departing are counted next, if any are.
     drain_check: Option<Moment>,
     /// Before this nothing happens.
@@ -67,17 +82,26 @@ impl Pace {
     /// A pace whose first reading is due at once.
     pub fn new(intervals: Intervals) -> Self {
         let start = Moment::ZERO;
-        Self { intervals, reading: start, drain_check: None, rested: start, retry: Self::FIRST_RETRY }
+        Self {
+            intervals,
+            reading: start,
+            is_routine: false,
+            drain_check: None,
+            rested: start,
+            retry: Self::FIRST_RETRY,
+        }
     }
 
-    /// Whether the next pass begins with a reading of everything.
-    pub fn reading_is_due(&self, now: Moment) -> bool {
-        self.reading <= now
-    }
-
-    /// Whether the next pass counts the connections of what drains.
-    pub fn drain_check_is_due(&self, now: Moment) -> bool {
-        self.drain_check.is_some_and(|due| due <= now)
+    /// What a pass at `now` begins with. What drains goes before the timer's reading, which does not count connections.
+    pub fn due(&self, now: Moment) -> Due {
+        let is_reading_due = self.reading <= now;
+        let is_drain_check_due = self.drain_check.is_some_and(|due| due <= now);
+        match () {
+            () if is_reading_due && !self.is_routine => Due::Reading,
+            () if is_drain_check_due => Due::DrainCheck,
+            () if is_reading_due => Due::Check,
+            () => Due::Nothing,
+        }
     }
 
     /// When the next pass is due; `changed` says whether the input changed since the last.
@@ -89,6 +113,17 @@ impl Pace {
     /// Asks for a reading with the next pass, because something outside may have changed the kernel.
     pub fn read_soon(&mut self) {
         self.reading = Moment::ZERO;
+        self.is_routine = false;
+    }
+
+    /// Takes in what came of a part of a check that ended at `now`: nobody has to wait because of it, unless it failed.
+    pub fn checked(&mut self, outcome: Outcome, now: Moment) {
+        if outcome.success != Success::Whole {
+            return self.passed(outcome, now);
+        }
+        if outcome.draining {
+            self.drain_check.get_or_insert(now.saturating_add(self.intervals.drain_check));
+        }
     }
 
     /// Takes in what came of a pass that ended at `now`.
@@ -97,6 +132,7 @@ impl Pace {
         self.drain_check = outcome.draining.then(|| now.saturating_add(self.intervals.drain_check));
         if outcome.success != Success::Whole {
             self.reading = now.saturating_add(self.retry);
+            self.is_routine = false;
             if outcome.success == Success::Unread {
                 self.rested = self.rested.max(self.reading);
             }
@@ -106,6 +142,7 @@ impl Pace {
         self.retry = Self::FIRST_RETRY;
         if outcome.read_all {
             self.reading = now.saturating_add(self.intervals.resync);
+            self.is_routine = true;
         }
     }
 }
@@ -124,9 +161,9 @@ mod tests {
     #[test]
     fn everything_is_read_at_start_and_then_on_the_timer() {
         let mut pace = Pace::new(Intervals::default());
-        assert!(pace.reading_is_due(at(0)));
+        assert_eq!(pace.due(at(0)), Due::Reading);
         pace.passed(GOOD, at(5));
-        assert!(!pace.reading_is_due(at(30_004)));
+        assert_eq!(pace.due(at(30_004)), Due::Nothing);
         assert_eq!(pace.next(false), at(30_005));
     }
 
@@ -135,7 +172,7 @@ mod tests {
         let mut pace = Pace::new(Intervals::default());
         pace.passed(GOOD, at(5));
         assert_eq!(pace.next(true), at(5));
-        assert!(!pace.reading_is_due(at(6)));
+        assert_eq!(pace.due(at(6)), Due::Nothing);
         pace.passed(Outcome { read_all: false, ..GOOD }, at(20_000));
         assert_eq!(pace.next(false), at(30_005), "an incremental pass does not put the timer off");
     }
@@ -156,7 +193,7 @@ mod tests {
             pace.passed(BAD, now);
             waits.push((pace.next(false) - now).as_millis());
             now = pace.next(false);
-            assert!(pace.reading_is_due(now));
+            assert_eq!(pace.due(now), Due::Reading);
         }
         assert_eq!(waits, [100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 30_000, 30_000]);
         pace.passed(GOOD, now);
@@ -174,12 +211,37 @@ mod tests {
     }
 
     #[test]
+    fn only_the_timer_asks_for_a_reading_that_may_be_in_parts() {
+        let mut pace = Pace::new(Intervals::default());
+        assert_eq!(pace.due(at(0)), Due::Reading, "the first one");
+        pace.passed(GOOD, at(0));
+        assert_eq!(pace.due(at(30_000)), Due::Check);
+        pace.read_soon();
+        assert_eq!(pace.due(at(30_000)), Due::Reading, "somebody asks");
+        pace.passed(GOOD, at(1));
+        pace.checked(BAD, at(2));
+        assert_eq!(pace.due(at(102)), Due::Reading, "something failed");
+    }
+
+    #[test]
+    fn a_part_of_a_check_puts_nothing_off() {
+        let mut pace = Pace::new(Intervals { rest: at(1_000), ..Intervals::default() });
+        pace.passed(GOOD, at(0));
+        pace.checked(Outcome { read_all: false, ..GOOD }, at(900));
+        assert_eq!((pace.next(true), pace.next(false)), (at(1_000), at(30_000)));
+        pace.checked(Outcome { draining: true, ..GOOD }, at(950));
+        pace.checked(Outcome { draining: true, ..GOOD }, at(1_900));
+        assert_eq!(pace.next(false), at(1_950), "what drains is looked at from the first time on");
+    }
+
+    #[test]
     fn draining_is_looked_at_until_it_is_over() {
         let mut pace = Pace::new(Intervals::default());
         pace.passed(Outcome { draining: true, ..GOOD }, at(0));
         assert_eq!(pace.next(false), at(1_000));
-        assert!(pace.drain_check_is_due(at(1_000)));
+        assert_eq!(pace.due(at(1_000)), Due::DrainCheck);
+        assert_eq!(pace.due(at(40_000)), Due::DrainCheck, "also where the timer asks for a reading");
         pace.passed(GOOD, at(1_000));
-        assert!(!pace.drain_check_is_due(at(10_000)));
+        assert_eq!(pace.due(at(10_000)), Due::Nothing);
     }
 }

@@ -15,8 +15,10 @@ pub struct Report {
     pub failed: Vec<(Op, Cause)>,
     /// Why the kernel could not be read, if it could not; nothing was changed then.
     pub unread: Option<ObserveError>,
-    /// Whether everything was read.
+    /// Whether everything was read, but perhaps for destinations whose turn comes.
     pub read_all: bool,
+    /// Whether what was compared had been read to see that it is as it should be.
+    pub checked: bool,
     /// Whether the kernel turned out to be other than it was thought to be, without anything failing.
     pub surprised: bool,
     /// How many virtual servers stand only because the input is in doubt since the start.

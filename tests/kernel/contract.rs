@@ -28,6 +28,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("hundreds_of_failures_in_one_application_are_all_told", hundreds_of_failures_in_one_application_are_all_told),
     ("a_missing_scheduler_fails_its_virtual_server_alone", a_missing_scheduler_fails_its_virtual_server_alone),
     ("a_scoped_reading_has_what_was_asked_for", a_scoped_reading_has_what_was_asked_for),
+    ("an_outline_has_everything_but_destinations", an_outline_has_everything_but_destinations),
     ("random_operations_do_what_they_do_to_a_model", random_operations_do_what_they_do_to_a_model),
 ];
 
@@ -244,6 +245,14 @@ fn a_scoped_reading_has_what_was_asked_for(kernel: &mut dyn Kernel) {
     wanted.routes.clear();
     assert_eq!(seen, Observation { model: wanted, ..Observation::default() });
     assert_eq!(kernel.observe(Scope::VirtualServers(&[])).unwrap(), Observation::default());
+}
+
+fn an_outline_has_everything_but_destinations(kernel: &mut dyn Kernel) {
+    apply(kernel, &everything());
+    let mut wanted = observe(kernel);
+    wanted.model.virtual_servers.values_mut().for_each(|server| server.destinations.clear());
+    wanted.connections.clear();
+    assert_eq!(kernel.observe(Scope::Outline).unwrap(), wanted);
 }
 
 /// Operations from so small a world that they meet each other, in order of phases.
