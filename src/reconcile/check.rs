@@ -15,8 +15,8 @@ pub struct Check {
 }
 
 impl Check {
-    /// How many virtual servers are read at a time: some milliseconds' worth where a system call is slow.
-    const PART: usize = 128;
+    /// How many virtual servers are read at a time: 5 ms worth where a system call takes 25 microseconds.
+    const PART: usize = 32;
 
     /// A check of these virtual servers.
     pub fn of<'k>(keys: impl DoubleEndedIterator<Item = &'k VirtualServerKey>) -> Self {
