@@ -3,51 +3,83 @@
 use crate::config::logging::{LogFormat, Logging};
 use crate::server::SetVerbosity;
 use anyhow::{Context, anyhow};
-use clap::Args;
+use clap::{Args, ValueEnum};
+use nix::sys::stat::fstat;
+use std::env;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use tracing::info;
 use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
-/// Where the log's filter is said.
+/// How lines are written, and which.
 #[derive(Debug, Args)]
 pub struct Log {
     /// What to log, to stderr: a level (error, warn, info, debug, trace) or `module=level` pairs [default: what -v says]
     #[arg(long, global = true, value_name = "FILTER", env = "IPVSD_LOG")]
     log: Option<String>,
+    /// How to log [default: journal where stderr is systemd's journal, else what --logging-format says]
+    #[arg(long, global = true, value_name = "FORMAT", env = "IPVSD_LOG_FORMAT")]
+    log_format: Option<Format>,
+}
+
+/// The form of what is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Lines for people
+    Text,
+    /// An object of JSON a line
+    Json,
+    /// systemd's journal, with what lines tell as fields `IPVSD_...` of their own
+    Journal,
 }
 
 impl Log {
-    /// Starts to log what the flag says, or else what the configuration does. Returns what changes that.
+    /// Starts to log as the flags say, or else as the configuration does. Returns what changes the filter.
     ///
     /// # Errors
-    /// If the flag is no filter.
+    /// If the flag is no filter, or there is no journal where one is asked for.
     pub fn start(&self, configured: &Logging) -> anyhow::Result<SetVerbosity> {
-        let filter = self.log.clone().unwrap_or_else(|| configured.filter());
-        start(&filter, configured).with_context(|| format!("--log {filter}"))
+        let text = self.log.clone().unwrap_or_else(|| configured.filter());
+        let filter = EnvFilter::builder().parse(&text).with_context(|| format!("--log {text}"))?;
+        let (filter, handle) = reload::Layer::new(filter);
+        let lines = lines(self.format(configured)).context("--log-format journal")?;
+        // The filter is inside, since a layer takes what is told to the registry below it.
+        tracing_subscriber::registry().with(lines).with(filter).try_init().map_err(|error| anyhow!("{error}"))?;
+        Ok(setter(configured.clone(), move |filter| handle.reload(filter).is_ok()))
+    }
+
+    fn format(&self, configured: &Logging) -> Format {
+        let usual = || match configured.format {
+            LogFormat::Json => Format::Json,
+            LogFormat::Text if is_journal(env::var("JOURNAL_STREAM").ok().as_deref()) => Format::Journal,
+            LogFormat::Text => Format::Text,
+        };
+        self.log_format.unwrap_or_else(usual)
     }
 }
 
-fn start(filter: &str, configured: &Logging) -> anyhow::Result<SetVerbosity> {
-    let filter = EnvFilter::builder().parse(filter)?;
-    let to_terminal = io::stderr().is_terminal();
-    // A line that cannot be written (a full disk, a reader that went) is lost; to say so where it could not be said
-    // would be a panic in the middle of balancing.
-    let lines = tracing_subscriber::fmt().with_writer(io::stderr).with_target(false).log_internal_errors(false);
-    let already = |error| anyhow!("{error}");
-    Ok(match configured.format {
-        LogFormat::Text => {
-            let lines = lines.with_ansi(to_terminal).with_env_filter(filter).with_filter_reloading();
-            let handle = lines.reload_handle();
-            lines.try_init().map_err(already)?;
-            setter(configured.clone(), move |filter| handle.reload(filter).is_ok())
-        }
-        LogFormat::Json => {
-            let lines = lines.json().with_env_filter(filter).with_filter_reloading();
-            let handle = lines.reload_handle();
-            lines.try_init().map_err(already)?;
-            setter(configured.clone(), move |filter| handle.reload(filter).is_ok())
-        }
+/// Whether stderr is the stream that systemd names by device and inode (systemd.exec(5)): a program that redirects its
+/// output inherits the name too.
+fn is_journal(stream: Option<&str>) -> bool {
+    let named = stream.and_then(|stream| stream.split_once(':'));
+    let Some((device, inode)) = named else { return false };
+    fstat(io::stderr()).is_ok_and(|stderr| device.parse() == Ok(stderr.st_dev) && inode.parse() == Ok(stderr.st_ino))
+}
+
+/// Writes lines. One that cannot be written (a full disk, a reader that went) is lost; to say so where it could not be
+/// said would be a panic in the middle of balancing.
+fn lines(format: Format) -> io::Result<Box<dyn Layer<Registry> + Send + Sync>> {
+    let lines = || fmt::layer().with_writer(io::stderr).with_target(false).log_internal_errors(false);
+    Ok(match format {
+        Format::Text => lines().with_ansi(io::stderr().is_terminal()).boxed(),
+        Format::Json => lines().json().boxed(),
+        Format::Journal => tracing_journald::layer()?
+            .with_field_prefix(Some("IPVSD".into()))
+            .with_syslog_identifier("ipvsd".into())
+            .boxed(),
     })
 }
 
@@ -60,4 +92,19 @@ fn setter(configured: Logging, reload: impl Fn(EnvFilter) -> bool + Send + Sync 
             info!(level, "the log's verbosity was changed");
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_journal_is_what_systemd_says_stderr_is() {
+        let stderr = fstat(io::stderr()).unwrap();
+        assert!(is_journal(Some(&format!("{}:{}", stderr.st_dev, stderr.st_ino))));
+        for other in [None, Some(""), Some("9:1"), Some("x:y"), Some(&*format!("{}:{}0", stderr.st_dev, stderr.st_ino))]
+        {
+            assert!(!is_journal(other), "{other:?}");
+        }
+    }
 }

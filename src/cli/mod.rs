@@ -10,6 +10,7 @@ mod diff;
 mod kube_proxy;
 mod list;
 mod log;
+mod manual;
 mod options;
 mod run;
 
@@ -60,6 +61,10 @@ enum Command {
     Cleanup,
     /// Balance real requests between backends in private network namespaces, and show how
     Demo,
+    /// Print the manual: `ipvsd man | man -l -`
+    Man(manual::ManArguments),
+    /// Print what a shell needs to complete command lines: `. <(ipvsd completions bash)`
+    Completions(manual::CompletionsArguments),
 }
 
 /// Runs the program that the process's name and arguments ask for.
@@ -79,6 +84,8 @@ fn run_command(command: &Command, log: &Log) -> anyhow::Result<ExitCode> {
         Command::Diff(arguments) => diff::run(arguments, log),
         Command::Cleanup => logged().and_then(|()| cleanup::run(Takeover::Nothing)),
         Command::Demo => logged().and_then(|()| crate::demo::run()),
+        Command::Man(arguments) => manual::man(arguments),
+        Command::Completions(arguments) => manual::completions(arguments),
     }
 }
 

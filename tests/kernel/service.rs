@@ -14,6 +14,7 @@ use std::time::Duration;
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("service::the_service_manager_hears_of_ready_alive_and_stopping", service_manager),
+        trial("service::the_journal_gets_what_lines_tell_as_fields", journal),
         trial("service::with_no_right_but_to_the_network_it_does_all_its_work", as_the_unit),
         trial("service::as_user_0_with_the_daemon_sets_rights_it_does_all_its_work", as_the_container),
         trial("service::with_the_daemon_sets_rights_it_programs_netfilter", netfilter_as_the_container),
@@ -72,6 +73,33 @@ fn wait_for(manager: &UnixDatagram, word: &str) {
         if String::from_utf8_lossy(&message[..length]).lines().any(|line| line == word) {
             return;
         }
+    }
+}
+
+/// In a mount namespace that has this directory for the journal's.
+fn journal() {
+    let directory = tempfile::tempdir().unwrap();
+    let [manifests, sockets] = ["manifests", "sockets"].map(|name| directory.path().join(name));
+    [&manifests, &sockets].iter().for_each(|path| fs::create_dir(path).unwrap());
+    let journal = UnixDatagram::bind(sockets.join("socket")).unwrap();
+    journal.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    fs::write(manifests.join("a.yaml"), service(0, &[1, 2])).unwrap();
+    fs::create_dir_all("/run/systemd/journal").unwrap();
+    let script = "mount --bind \"$1\" /run/systemd/journal && shift && exec \"$@\"";
+    let [manifests, sockets] = [&manifests, &sockets].map(|path| path.to_str().unwrap());
+    let log = ["--log-format", "journal"];
+    let words = [&["--mount", "sh", "-c", script, "sh", sockets, IPVSD][..], &log, &["run", "--once", "--manifests"]];
+    stdout(&Command::new("unshare").args(words.concat()).arg(manifests).output().unwrap(), 0);
+    let mut message = [0; 4096];
+    let programmed = loop {
+        let length = journal.recv(&mut message).unwrap_or_else(|error| panic!("no line: {error}"));
+        let text = String::from_utf8_lossy(&message[..length]).into_owned();
+        if text.contains("programmed: ") {
+            break text;
+        }
+    };
+    for field in ["PRIORITY", "SYSLOG_IDENTIFIER", "IPVSD_CHANGES", "IPVSD_DRAINING", "IPVSD_MILLISECONDS"] {
+        assert!(programmed.lines().any(|line| line == field), "{field} in {programmed}");
     }
 }
 
