@@ -13,6 +13,7 @@ mod log;
 mod manual;
 mod options;
 mod run;
+mod top;
 
 use crate::config::logging::Logging;
 use crate::reconcile::Takeover;
@@ -55,6 +56,8 @@ enum Command {
     Run(run::Arguments),
     /// Print the kernel's virtual servers in the layout of `ipvsadm -L -n`; needs no daemon
     List(list::Arguments),
+    /// Show what goes through virtual servers and destinations now, live; needs no daemon
+    Top(top::Arguments),
     /// Print what `run` would change in the kernel, and change nothing
     Diff(diff::Arguments),
     /// Remove every virtual server and route that ipvsd made, and nothing else
@@ -81,6 +84,7 @@ fn run_command(command: &Command, log: &Log) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(arguments) => run::run(arguments, Name::Ipvsd, log),
         Command::List(arguments) => logged().and_then(|()| list::run(arguments)),
+        Command::Top(arguments) => top::run(arguments, &|_| None),
         Command::Diff(arguments) => diff::run(arguments, log),
         Command::Cleanup => logged().and_then(|()| cleanup::run(Takeover::Nothing)),
         Command::Demo => logged().and_then(|()| crate::demo::run()),

@@ -39,6 +39,7 @@ mod service;
 mod setup;
 mod smoke;
 mod takeover;
+mod top;
 mod traffic;
 mod traffic_changes;
 mod traffic_rig;
@@ -79,6 +80,7 @@ fn trials() -> Vec<Trial> {
         setup::trials(),
         smoke::trials(),
         takeover::trials(),
+        top::trials(),
         traffic::trials(),
         traffic_changes::trials(),
         vips::trials(),
