@@ -15,6 +15,7 @@ mod command_lines;
 mod image;
 mod kubectl;
 mod kustomize;
+mod monitoring;
 mod objects;
 mod requests;
 mod rights;

@@ -66,9 +66,9 @@ pub fn files(folder: &str) -> Vec<PathBuf> {
     found.into_iter().map(|file| file.strip_prefix(&root).expect("below the root").to_owned()).collect()
 }
 
-/// Every document of every YAML file of the deployment.
+/// Every document of every YAML file that a cluster or a machine is given.
 pub fn documents() -> Vec<Document> {
-    let files = ["deploy", "systemd/etc"].into_iter().flat_map(files);
+    let files = ["deploy/kustomize", "systemd/etc"].into_iter().flat_map(files);
     files.filter(|file| file.extension().is_some_and(|extension| extension == "yaml")).flat_map(parse).collect()
 }
 
