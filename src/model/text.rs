@@ -211,6 +211,7 @@ impl Display for Op {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Leftover;
 
     #[test]
     fn kube_proxys_device_is_a_line_of_the_model() {
@@ -240,6 +241,9 @@ mod tests {
             ),
             (Op::AddRoute("fd00::1".parse().unwrap(), RouteSpec::default()), "+ route fd00::1"),
             (Op::RemoveVirtualServer(VirtualServerKey::Mark { mark: 7, family: Family::Ipv4 }), "- mark 7 ipv4"),
+            (Op::RemoveLeftover(Leftover::Rules(Family::Ipv6)), "- kube-proxy's rules ipv6"),
+            (Op::RemoveLeftover(Leftover::OtherRules(Family::Ipv4)), "- kube-proxy's rules ipv4 in the other iptables"),
+            (Op::RemoveLeftover(Leftover::Table(Family::Ipv4)), "- kube-proxy's table ipv4"),
         ];
         for (op, text) in ops {
             assert_eq!(op.to_string(), text);

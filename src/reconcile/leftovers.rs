@@ -118,3 +118,75 @@ pub(super) fn failures_need(clearing: &Op, failed: &[(Op, Cause)]) -> bool {
     let stands_in = |op: &Op| op.phase() <= Phase::Expose && op.family() == clearing.family();
     failed.iter().any(|(op, _)| stands_in(op))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::netfilter::{Capacity, RuleSettings, SetKey, SetKind};
+    use crate::model::{Protocol, RouteSpec, VirtualServerKey};
+    use std::net::IpAddr;
+
+    const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn ops() -> Vec<Op> {
+        let set = SetKey { kind: SetKind::ClusterIp, family: Family::Ipv4 };
+        let mut ops = vec![
+            Op::CreateSet(set, Capacity::LEAST),
+            Op::SetRules(Family::Ipv4, RuleSettings::default()),
+            Op::SetRules(Family::Ipv6, RuleSettings::default()),
+            Op::AddRoute(VIP, RouteSpec::default()),
+            Op::RemoveVirtualServer(VirtualServerKey::new(VIP, 80, Protocol::Tcp)),
+            Op::RemoveLeftover(Leftover::Rules(Family::Ipv4)),
+            Op::DestroySet(set),
+            Op::RemoveKubeProxyDevice,
+        ];
+        ops.sort_by_key(Op::phase);
+        ops
+    }
+
+    fn kinds(ops: &[Op]) -> Vec<(&'static str, Option<Family>)> {
+        ops.iter().map(|op| (op.kind(), op.family())).collect()
+    }
+
+    #[test]
+    fn rules_that_replace_kube_proxys_come_after_what_serves_in_their_place() {
+        let left = [Leftover::Rules(Family::Ipv4), Leftover::Table(Family::Ipv6)].into();
+        let found = Model { kube_proxy_leftovers: left, ..Model::default() };
+        let stages = Stages::of(ops(), &found);
+        let (four, six) = (Some(Family::Ipv4), Some(Family::Ipv6));
+        assert_eq!(
+            kinds(&stages.first),
+            [("create set", four), ("set rules", six), ("add route", four), ("remove virtual server", four)]
+        );
+        assert_eq!(kinds(&stages.rules), [("set rules", four)]);
+        assert_eq!(kinds(&stages.clearing), [("remove kube-proxy's rules", four)]);
+        assert_eq!(kinds(&stages.last), [("destroy set", four)]);
+        assert_eq!(kinds(&stages.relieving), [("remove kube-proxy's device", None)]);
+    }
+
+    #[test]
+    fn after_the_ipvs_mode_rules_come_before_virtual_servers() {
+        let kube_proxy_device = Some(BTreeSet::new());
+        let kube_proxy_leftovers = [Leftover::Rules(Family::Ipv4)].into();
+        let stages = Stages::of(ops(), &Model { kube_proxy_device, kube_proxy_leftovers, ..Model::default() });
+        assert_eq!(stages.rules, []);
+    }
+
+    #[test]
+    fn where_kube_proxy_left_nothing_all_is_one_stage() {
+        let ops: Vec<_> =
+            ops().into_iter().filter(|op| op.phase() != Phase::Clear && op.phase() != Phase::Relieve).collect();
+        assert_eq!(Stages::of(ops.clone(), &Model::default()).first, ops);
+    }
+
+    #[test]
+    fn only_a_failure_of_the_same_family_that_leaves_something_missing_keeps_what_stands_in_for_it() {
+        let clearing = |family| Op::RemoveLeftover(Leftover::Table(family));
+        for op in ops() {
+            let failed = [(op, Cause::SetFull)];
+            assert!(!failures_need(&clearing(Family::Ipv6), &failed) || op.family() == Some(Family::Ipv6), "{op}");
+            let is_missing = op.phase() <= Phase::Expose && op.family() == Some(Family::Ipv4);
+            assert_eq!(failures_need(&clearing(Family::Ipv4), &failed), is_missing, "{op}");
+        }
+    }
+}

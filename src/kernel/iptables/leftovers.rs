@@ -235,3 +235,131 @@ fn target(rule: &str) -> Option<&str> {
     let verb = if verb.is_empty() { before } else { verb };
     ["-j", "-g"].contains(&verb).then_some(to)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::saved::tests::restored;
+    use super::*;
+
+    const IPV4: &str = include_str!("../../../tests/fixtures/kube-proxy/iptables.ipv4.txt");
+    const IPV6: &str = include_str!("../../../tests/fixtures/kube-proxy/iptables.ipv6.txt");
+
+    /// Of others, with names and comments that are nearly kube-proxy's.
+    const OTHERS: &str = "*mangle\n:KUBE-KUBELET-CANARY - [0:0]\n:KUBE-IPTABLES-HINT - [0:0]\nCOMMIT\n\
+        *nat\n:KUBE-KUBELET-CANARY - [0:0]\n:KUBE-SVC-LKJHGFDSA - [0:0]\n:KUBE-SEP-0189ZFXYZNFOG3QP - [0:0]\n\
+        :KUBE-HP-IV37GLCFH35ADVUP - [0:0]\n-A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT\n\
+        -A KUBE-HP-IV37GLCFH35ADVUP -j DNAT --to-destination 10.1.1.1\nCOMMIT\n\
+        *filter\n:KUBE-SVC-CDGGSHYLG3RE2FKL - [0:0]\n:SOMEBODYS - [0:0]\n\
+        -A INPUT -m comment --comment \"kubernetes service portals\" -j SOMEBODYS\n\
+        -A SOMEBODYS -m comment --comment \"a name -j KUBE-SERVICES\" -j ACCEPT\nCOMMIT\n";
+
+    fn cleared(saved: &Saved, family: Family, shared: Shared) -> Saved {
+        let found = Leftovers::find(saved, family, shared);
+        assert!(!found.is_empty());
+        let after = restored(saved, &found.removal());
+        assert!(Leftovers::find(&after, family, shared).is_empty());
+        after
+    }
+
+    /// Lines of `text` that are about a chain.
+    fn about(text: &str, chain: &str) -> Vec<String> {
+        text.lines().filter(|line| line.starts_with('*') || line.contains(chain)).map(str::to_owned).collect()
+    }
+
+    /// All chains with rules.
+    fn with_rules(saved: &Saved) -> Vec<(&str, &str, &[String])> {
+        let tables = ["mangle", "nat", "filter"].into_iter();
+        let all = tables.flat_map(|table| saved.chains(table).map(move |(name, rules)| (table, name, rules)));
+        all.filter(|(_, _, rules)| !rules.is_empty()).collect()
+    }
+
+    #[test]
+    fn of_what_kube_proxy_made_only_the_chain_that_kubelet_has_too_is_left() {
+        for (family, text) in [(Family::Ipv4, IPV4), (Family::Ipv6, IPV6)] {
+            let after = cleared(&Saved::parse(text), family, Shared::KubeProxys);
+            let firewall = Saved::parse(&about(text, "KUBE-FIREWALL").join("\n"));
+            assert_eq!(with_rules(&after), with_rules(&firewall));
+            let all = ["mangle", "nat", "filter"].into_iter().flat_map(|table| after.chains(table));
+            let left: Vec<_> = all.map(|(name, _)| name).filter(|name| name.starts_with("KUBE-")).collect();
+            assert_eq!(left, ["KUBE-FIREWALL"]);
+        }
+    }
+
+    #[test]
+    fn where_ours_stand_they_stay_whole_beside_what_goes() {
+        for (family, text) in [(Family::Ipv4, IPV4), (Family::Ipv6, IPV6)] {
+            let settings = RuleSettings::default();
+            let before = Saved::parse(&[text, OTHERS].concat());
+            let beside = restored(&before, &before.repair(&settings, family));
+            let after = cleared(&beside, family, Shared::Ours);
+            assert_eq!(after.settings(family), Some(settings));
+            let clean = Saved::parse(&[&about(text, "KUBE-FIREWALL").join("\n"), "\n", OTHERS].concat());
+            let clean = restored(&clean, &clean.repair(&settings, family));
+            assert_eq!(with_rules(&after), with_rules(&clean));
+        }
+    }
+
+    #[test]
+    fn others_chains_and_jumps_are_not_known_as_kube_proxys() {
+        let others = Saved::parse(OTHERS);
+        for shared in [Shared::Ours, Shared::KubeProxys] {
+            assert!(Leftovers::find(&others, Family::Ipv4, shared).is_empty());
+        }
+        let beside = Saved::parse(&[OTHERS, IPV4].concat());
+        let after = cleared(&beside, Family::Ipv4, Shared::KubeProxys);
+        for table in ["mangle", "nat", "filter"] {
+            assert!(others.chains(table).all(|(name, _)| after.has_chain(table, name)), "{table}");
+        }
+    }
+
+    #[test]
+    fn a_chain_that_somebody_elses_rule_leads_into_is_emptied_and_told_of_once_it_is() {
+        let leads =
+            "*filter\n-A OUTPUT -j KUBE-SERVICES\nCOMMIT\n*nat\n-A CNI -p tcp -g KUBE-SVC-CDGGSHYLG3RE2FKL\nCOMMIT\n";
+        let before = Saved::parse(&[IPV4, leads].concat());
+        assert_eq!(Leftovers::find(&before, Family::Ipv4, Shared::KubeProxys).into_held(), BTreeSet::new());
+        let after = cleared(&before, Family::Ipv4, Shared::KubeProxys);
+        let held = Leftovers::find(&after, Family::Ipv4, Shared::KubeProxys).into_held();
+        let told: Vec<_> = held.iter().map(Held::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "kube-proxy's chain KUBE-SERVICES (filter, ipv4) is empty and stays, for a rule leads into it: \
+                 -A OUTPUT -j KUBE-SERVICES",
+                "kube-proxy's chain KUBE-SVC-CDGGSHYLG3RE2FKL (nat, ipv4) is empty and stays, for a rule leads into it: \
+                 -A CNI -p tcp -g KUBE-SVC-CDGGSHYLG3RE2FKL",
+            ]
+        );
+    }
+
+    #[test]
+    fn chains_that_mark_for_masquerading_stay_where_others_have_or_use_them() {
+        let chains = |saved: &Saved| MARKING.map(|name| saved.has_chain("nat", name));
+        for (others, stay) in [
+            ("", false),
+            ("*nat\n:KUBE-MARK-DROP - [0:0]\nCOMMIT\n", true),
+            ("*nat\n-A CNI-HOSTPORT-SETMARK -m mark --mark 0x2000/0x2000 -j KUBE-MARK-MASQ\nCOMMIT\n", true),
+        ] {
+            let after = cleared(&Saved::parse(&[IPV4, others].concat()), Family::Ipv4, Shared::KubeProxys);
+            assert_eq!(chains(&after), [stay; 2], "{others}");
+            let jumps = after.rules("nat", "POSTROUTING").unwrap();
+            assert_eq!(jumps.len(), usize::from(stay));
+        }
+    }
+
+    #[test]
+    fn jumps_are_known_by_what_they_say_however_old() {
+        let jump =
+            |states, to, comment| format!("*filter\n-A INPUT {states}-m comment --comment \"{comment}\" -j {to}\n");
+        for (states, to, comment, goes) in [
+            ("", "KUBE-SERVICES", "kubernetes service portals", true),
+            (FIRST_PACKETS, "KUBE-SERVICES", "kubernetes service portals", true),
+            (FIRST_PACKETS, "KUBE-PROXY-FIREWALL", "kubernetes load balancer firewall", true),
+            (FIRST_PACKETS, "KUBE-PROXY-FIREWALL", "kubernetes service portals", false),
+            ("-p tcp ", "KUBE-SERVICES", "kubernetes service portals", false),
+        ] {
+            let saved = Saved::parse(&jump(states, to, comment));
+            assert_eq!(!Leftovers::find(&saved, Family::Ipv4, Shared::Ours).is_empty(), goes, "{states}{to} {comment}");
+        }
+    }
+}

@@ -157,7 +157,7 @@ fn line(text: &mut String, what: std::fmt::Arguments<'_>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// Also a jump of kube-proxy's that is none of ours.
@@ -172,7 +172,7 @@ mod tests {
     }
 
     /// What a table is after `restore`: enough of iptables-restore for what is given to it here.
-    fn restored(before: &Saved, restore: &str) -> Saved {
+    pub(in crate::kernel::iptables) fn restored(before: &Saved, restore: &str) -> Saved {
         let mut after = before.clone();
         let mut table = String::new();
         for line in restore.lines() {
