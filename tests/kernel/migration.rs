@@ -158,10 +158,11 @@ fn has_none_of_kube_proxy(rig: &Rig) -> bool {
     !rig.on_node(saved).iter().any(|line| is_kube_proxys(line))
 }
 
-/// Rules and chains of both families, without counters.
+/// Rules and the chains that somebody made, of both families.
 fn saved() -> Vec<String> {
     let all = ["iptables-save", "ip6tables-save"].map(|program| run(program, &[])).concat();
-    all.lines().filter(|line| !line.starts_with('#')).map(|line| line.split(" [").next().unwrap().to_owned()).collect()
+    let lines = all.lines().filter(|line| line.starts_with("-A") || line.contains(" - ["));
+    lines.map(|line| line.split(" [").next().unwrap().to_owned()).collect()
 }
 
 fn restore(family: &str, text: &str) {
