@@ -7,12 +7,15 @@ use crate::program::{ipvsd, stdout};
 use crate::takeover::while_answering;
 use crate::traffic_rig::{PROTOCOLS, Rig, VIPS, request, requests, service, slices};
 use ipvsd::demo::client::Conversation;
+use ipvsd::demo::namespace::Namespace;
 use ipvsd::model::Protocol;
 use libtest_mimic::Trial;
 use serde_json::json;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 /// This subject's tests.
 pub fn trials() -> Vec<Trial> {
@@ -68,20 +71,42 @@ fn from_iptables_mode() {
     assert!(rig.send(request(Protocol::Tcp, EMPTY, 80)).is_err());
 
     rig.with_netfilter();
-    while_answering(&mut rig, &conversations, |rig| {
-        rig.start_daemon();
-        rig.wait_until("kube-proxy's rules are gone", has_none_of_kube_proxy);
+    let client = rig.in_client(|| Namespace::here().unwrap());
+    while_no_datagram_is_lost(&client, || {
+        while_answering(&mut rig, &conversations, |rig| {
+            rig.start_daemon();
+            rig.wait_until("kube-proxy's rules are gone", has_none_of_kube_proxy);
+        });
     });
     for (conversation, name) in conversations.iter().zip(&names) {
         assert_eq!(&conversation.lock().unwrap().say("after").unwrap(), name);
     }
-    for request in requests(&[VIPS[0], VIPS[1], EMPTY]) {
+    // Not of UDP at the other address: the kernel remembers where kube-proxy's rules sent what came from a port before.
+    let balanced = [requests(&[EMPTY]), vec![request(Protocol::Tcp, VIPS[0], 80), request(Protocol::Tcp, VIPS[1], 80)]];
+    for request in balanced.concat() {
         assert_eq!(rig.spread(request, 6), [2, 2, 2], "{request:?}");
     }
     rig.stop_daemon();
     cleanup(&rig);
     let but_kubelets = |line: &String| !line.contains("KUBE-FIREWALL");
     assert_eq!(rig.on_node(saved).into_iter().filter(but_kubelets).collect::<Vec<_>>(), before);
+}
+
+/// Where others say it once more when it is lost, UDP does not: one request after the other, each from a port of its own.
+fn while_no_datagram_is_lost(client: &Namespace, work: impl FnOnce()) {
+    let done = AtomicBool::new(false);
+    let ask = || {
+        while !done.load(Ordering::Relaxed) {
+            request(Protocol::Udp, VIPS[0], 80).send()?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| client.run(ask));
+        work();
+        done.store(true, Ordering::Relaxed);
+        asking.join().unwrap().unwrap();
+    });
 }
 
 fn writes_again() {
