@@ -51,8 +51,8 @@ pub enum Op {
 }
 
 /// When an operation's turn comes. A packet that reaches a VIP must find its virtual server complete, so a VIP
-/// is exposed last and hidden first; what goes away goes after what replaces it has come, and what kube-proxy kept
-/// VIPs local with goes last. Sets and rules are ready before the first virtual server, so that no connection is
+/// is exposed last and hidden first; what goes away goes after what replaces it has come, so does what kube-proxy's
+/// other modes left, and what kube-proxy kept VIPs local with goes last. Sets and rules are ready before the first virtual server, so that no connection is
 /// forwarded that should have been masqueraded or dropped; rules refer to sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
