@@ -1,12 +1,15 @@
-//! Taking over from kube-proxy, on the fake kernel: what is its own, what becomes of it, and when its device may go.
+//! Taking over from kube-proxy, on the fake kernel: what is its own, what becomes of it, and when its device, its rules and
+//! its tables may go.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use ipvsd::desired::Settings;
+use ipvsd::desired::{NetfilterSettings, Settings};
 use ipvsd::kernel::Errno;
 use ipvsd::kernel::fake::FakeKernel;
+use ipvsd::model::netfilter::{Capacity, Set, SetKey, SetKind};
 use ipvsd::model::{
-    DestinationKey, DestinationSpec, Op, Protocol, SchedulerFlags, VirtualServer, VirtualServerKey, VirtualServerSpec,
+    DestinationKey, DestinationSpec, Family, Leftover, Op, Protocol, SchedulerFlags, VirtualServer, VirtualServerKey,
+    VirtualServerSpec,
 };
 use ipvsd::reconcile::{Options, Reconciler, Takeover};
 use ipvsd::state::{
@@ -78,7 +81,7 @@ fn cluster() -> Vec<Change> {
         name: ObjectName::new("default", "web-1"),
         origin: Origin::Api,
         service: name,
-        family: ipvsd::model::Family::Ipv4,
+        family: Family::Ipv4,
         ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
         endpoints: vec![endpoint],
     };
@@ -231,5 +234,137 @@ fn cleaning_up_takes_away_ours_alone_or_kube_proxys_as_well() {
         let model = &cleaner.kernel().model;
         assert_eq!((model.virtual_servers.len(), model.kube_proxy_device.is_some()), (servers, has_device));
         assert!(!model.virtual_servers.contains_key(&tcp("10.96.0.9", 80)));
+    }
+}
+
+/// Everything that kube-proxy's other modes may leave.
+fn all_leftovers() -> Vec<Leftover> {
+    let kinds = [Leftover::Rules, Leftover::OtherRules, Leftover::Table];
+    kinds.iter().flat_map(|kind| [kind(Family::Ipv4), kind(Family::Ipv6)]).collect()
+}
+
+/// A reconciler that programs netfilter for these families, on a node where kube-proxy's other modes were.
+fn beside_rules(families: Families, takeover: Takeover) -> Reconciler<FakeKernel> {
+    let mut kernel = FakeKernel::default();
+    kernel.model.kube_proxy_leftovers = all_leftovers().into_iter().collect();
+    let netfilter = Some(NetfilterSettings { families, ..NetfilterSettings::default() });
+    let options = Options { takeover, ..Options::default() };
+    let mut reconciler = Reconciler::new(kernel, Settings { netfilter, ..Settings::default() }, options);
+    reconciler.take(cluster());
+    reconciler
+}
+
+fn left_of(reconciler: &Reconciler<FakeKernel>) -> Vec<Leftover> {
+    reconciler.kernel().model.kube_proxy_leftovers.iter().copied().collect()
+}
+
+fn of_family(family: Family) -> Vec<Leftover> {
+    all_leftovers().into_iter().filter(|leftover| leftover.family() == family).collect()
+}
+
+#[test]
+fn what_other_modes_left_goes_when_ours_stands() {
+    let mut reconciler = beside_rules(Families::BOTH, Takeover::AllBut(vec![]));
+    assert_eq!(
+        steps(&mut reconciler).iter().filter(|step| step.contains("kube-proxy")).collect::<Vec<_>>(),
+        [
+            "- kube-proxy's rules ipv4",
+            "- kube-proxy's rules ipv6",
+            "- kube-proxy's rules ipv4 in the other iptables",
+            "- kube-proxy's rules ipv6 in the other iptables",
+            "- kube-proxy's table ipv4",
+            "- kube-proxy's table ipv6",
+        ]
+    );
+    let report = reconciler.pass(Duration::ZERO);
+    assert!(report.is_good());
+    assert_eq!((report.done["remove kube-proxy's rules"], report.done["remove kube-proxy's table"]), (4, 2));
+    assert_eq!(left_of(&reconciler), []);
+    assert_eq!(reconciler.kernel().model.rules.len(), 2);
+    assert_eq!((steps(&mut reconciler), reconciler.problems()), (vec![], vec![]));
+}
+
+#[test]
+fn what_other_modes_left_stays_where_nothing_is_taken_over_and_of_families_that_are_not_ours() {
+    let mut other = beside_rules(Families::BOTH, Takeover::Nothing);
+    other.pass(Duration::ZERO);
+    assert_eq!(left_of(&other).len(), all_leftovers().len());
+    let mut one_family = beside_rules(Families { ipv4: true, ipv6: false }, Takeover::AllBut(vec![]));
+    one_family.pass(Duration::ZERO);
+    assert_eq!(left_of(&one_family), of_family(Family::Ipv6));
+}
+
+#[test]
+fn what_other_modes_left_stays_while_the_input_is_in_doubt() {
+    let mut reconciler = beside_rules(Families::BOTH, Takeover::AllBut(vec![]));
+    reconciler.take([Change::Doubt(true)]);
+    reconciler.pass(Duration::ZERO);
+    assert_eq!(left_of(&reconciler).len(), all_leftovers().len());
+    assert_eq!(reconciler.kernel().model.rules.len(), 2, "ours stand nevertheless");
+    reconciler.take([Change::Doubt(false)]);
+    reconciler.pass(Duration::from_secs(1));
+    assert_eq!(left_of(&reconciler), []);
+}
+
+#[test]
+fn a_failure_keeps_what_other_modes_left_for_the_same_family() {
+    let failures: [fn(&Op) -> bool; 3] = [
+        |op| matches!(op, Op::AddRoute(..)),
+        |op| matches!(op, Op::SetRules(Family::Ipv4, _)),
+        |op| matches!(op, Op::AddDestination(..)),
+    ];
+    let refusals: [fn(&Op) -> Option<Errno>; 3] = [
+        |op| matches!(op, Op::AddRoute(..)).then_some(Errno::EINVAL),
+        |op| matches!(op, Op::SetRules(Family::Ipv4, _)).then_some(Errno::EINVAL),
+        |op| matches!(op, Op::AddDestination(..)).then_some(Errno::EINVAL),
+    ];
+    for (refuses, fails) in refusals.into_iter().zip(failures) {
+        let mut reconciler = beside_rules(Families::BOTH, Takeover::AllBut(vec![]));
+        reconciler.kernel_mut().refuses = refuses;
+        let report = reconciler.pass(Duration::ZERO);
+        assert!(report.failed.iter().any(|(op, _)| fails(op)));
+        assert_eq!(left_of(&reconciler), of_family(Family::Ipv4));
+        reconciler.kernel_mut().refuses = |_| None;
+        let again = reconciler.next();
+        reconciler.pass(again);
+        assert_eq!(left_of(&reconciler), []);
+    }
+}
+
+#[test]
+fn a_kube_proxy_that_writes_again_is_told_of_and_not_fought_for_ever() {
+    let mut reconciler = beside_rules(Families::BOTH, Takeover::AllBut(vec![]));
+    reconciler.pass(Duration::ZERO);
+    let rules = Leftover::Rules(Family::Ipv4);
+    let mut told = Vec::new();
+    for _ in 0..5 {
+        reconciler.kernel_mut().model.kube_proxy_leftovers.insert(rules);
+        let next = reconciler.next();
+        reconciler.pass(next);
+        told.push((left_of(&reconciler).len(), reconciler.problems().len()));
+    }
+    assert_eq!(told, [(0, 1), (0, 1), (1, 1), (1, 1), (1, 1)]);
+    assert_eq!(
+        reconciler.problems()[0].to_string(),
+        "this node: kube-proxy's rules ipv4 came back after they were removed: a kube-proxy still runs on this node, and \
+         must be stopped; they stay until ipvsd is started anew"
+    );
+    reconciler.kernel_mut().model.kube_proxy_leftovers.clear();
+    let next = reconciler.next();
+    reconciler.pass(next);
+    assert_eq!(reconciler.problems(), []);
+}
+
+#[test]
+fn cleaning_up_after_kube_proxy_takes_what_all_its_modes_left() {
+    let key = SetKey { kind: SetKind::ClusterIp, family: Family::Ipv4 };
+    for (takeover, left) in [(Takeover::AllBut(vec![]), (0, 0)), (Takeover::Nothing, (6, 1))] {
+        let mut kernel = FakeKernel::default();
+        kernel.model.kube_proxy_leftovers = all_leftovers().into_iter().collect();
+        kernel.model.sets.insert(key, Set { capacity: Capacity::LEAST, ..Set::default() });
+        let options = Options { takeover, ..Options::default() };
+        let mut cleaner = Reconciler::new(kernel, Settings::default(), options);
+        assert!(cleaner.pass(Duration::ZERO).is_good());
+        assert_eq!((left_of(&cleaner).len(), cleaner.kernel().model.sets.len()), left);
     }
 }

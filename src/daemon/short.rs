@@ -8,7 +8,8 @@ use super::wheel::{Message, Wheel};
 use crate::config::Config;
 use crate::desired::{Moment, Settings};
 use crate::kernel::linux::{Linux, OpenError};
-use crate::kernel::modules;
+use crate::kernel::netfilter::{Alone, Netfilter};
+use crate::kernel::{Kernel, modules};
 use crate::model::Op;
 use crate::reconcile::{Options, Reconciler, Report, Takeover};
 use crate::state::{Change, Problem};
@@ -75,15 +76,20 @@ pub fn init_only(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Removes everything ipvsd made, without waiting for connections: a pass like any other, with nothing wanted.
-/// With `takeover` also what kube-proxy's ipvs mode left on its device; where the kernel has no IPVS there is none.
+/// With `takeover` also what kube-proxy left in any of its modes, even where the kernel has no IPVS.
 ///
 /// # Errors
 /// When the kernel cannot be opened or read.
 pub fn cleanup(takeover: Takeover) -> anyhow::Result<Report> {
-    let kernel = match Linux::open() {
-        Err(OpenError::ModuleMissing { .. }) if takeover != Takeover::Nothing => return Ok(Report::default()),
-        kernel => kernel?.with_netfilter()?,
-    };
+    match Linux::open() {
+        Err(OpenError::ModuleMissing { .. }) if takeover != Takeover::Nothing => {
+            clean(Alone(Netfilter::open()?), takeover)
+        }
+        kernel => clean(kernel?.with_netfilter()?, takeover),
+    }
+}
+
+fn clean(kernel: impl Kernel, takeover: Takeover) -> anyhow::Result<Report> {
     let options = Options { takeover, ..Options::default() };
     let mut reconciler = Reconciler::new(kernel, Settings::default(), options);
     let mut report = reconciler.pass(Moment::ZERO);

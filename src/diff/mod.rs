@@ -6,7 +6,8 @@
 mod netfilter;
 
 use crate::model::netfilter::{Capacity, Mark, Member, RuleSettings, Set, SetKey};
-use crate::model::{Destinations, Family, Model, Op, RouteSpec, VirtualServer, VirtualServerKey};
+use crate::model::{Destinations, Family, Leftover, Model, Op, RouteSpec, VirtualServer, VirtualServerKey};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// The operations that turn `found` into `wanted`, sorted by phase and repeatable.
@@ -17,6 +18,7 @@ pub fn diff(wanted: &Model, found: &Model) -> Vec<Op> {
     });
     pairs(&wanted.routes, &found.routes, |vip, wanted, found| steps.route(*vip, wanted, found));
     steps.kube_proxy_device(wanted.kube_proxy_device.is_some(), found.kube_proxy_device.is_some());
+    steps.kube_proxy_leftovers(&found.kube_proxy_leftovers, |leftover| wanted.kube_proxy_leftovers.contains(&leftover));
     pairs(&wanted.sets, &found.sets, |key, wanted, found| steps.set(*key, wanted, found));
     pairs(&wanted.rules, &found.rules, |family, wanted, found| steps.rules(*family, wanted, found));
     steps.into_ops()
@@ -48,6 +50,12 @@ impl Steps {
     /// Compares whether kube-proxy's device is there. It can go, and never comes by us.
     pub fn kube_proxy_device(&mut self, stays: bool, found: bool) {
         self.ops.extend((found && !stays).then_some(Op::RemoveKubeProxyDevice));
+    }
+
+    /// Compares what kube-proxy's other modes left with what of it stays. It never comes by us either.
+    pub fn kube_proxy_leftovers(&mut self, found: &BTreeSet<Leftover>, stays: impl Fn(Leftover) -> bool) {
+        let goes = found.iter().copied().filter(|leftover| !stays(*leftover));
+        self.ops.extend(goes.map(Op::RemoveLeftover));
     }
 
     /// Compares a set with all its members.

@@ -287,7 +287,7 @@ impl Kernel for Linux {
                 self.observe_routes(&mut observation.model)?;
                 self.observe_kube_proxy_device(&mut observation.model)?;
                 if let Some(netfilter) = &mut self.netfilter {
-                    netfilter.observe(&mut observation.model)?;
+                    netfilter.observe(&mut observation)?;
                 }
                 self.virtual_servers()?
             }

@@ -11,12 +11,14 @@ pub mod linux;
 pub mod modules;
 pub mod netfilter;
 pub mod netlink;
+pub mod nftables;
 pub mod node_setup;
 pub mod ownership;
 pub mod route;
 pub mod sysctl;
 
 use crate::model::{DestinationKey, Model, Op, VirtualServerKey};
+use iptables::leftovers::Held;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use nix::errno::Errno;
@@ -54,6 +56,8 @@ pub struct Observation {
     pub model: Model,
     /// Virtual servers that somebody else made (not with [`Scope::VirtualServers`]). They are never touched.
     pub foreign: BTreeSet<VirtualServerKey>,
+    /// Chains that kube-proxy left and that cannot be removed (only with [`Scope::All`]).
+    pub held: BTreeSet<Held>,
     /// Connections (active and inactive) of each of our destinations that has any.
     pub connections: BTreeMap<(VirtualServerKey, DestinationKey), u32>,
 }

@@ -5,6 +5,7 @@
 //! [`op`]; the text form that scenarios, `ipvsd diff` and logs share is in [`text`].
 
 pub mod address;
+mod leftover;
 pub mod netfilter;
 pub mod op;
 pub mod text;
@@ -13,6 +14,7 @@ mod virtual_server;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+pub use leftover::Leftover;
 use netfilter::{RuleSettings, Set, SetKey};
 pub use op::{Op, Phase};
 pub use virtual_server::{
@@ -36,6 +38,8 @@ pub struct Model {
     /// The addresses on [`KUBE_PROXY_DEVICE`], if there is such a device and what is kube-proxy's is ours to take over.
     /// Never made by ipvsd.
     pub kube_proxy_device: Option<BTreeSet<IpAddr>>,
+    /// What kube-proxy's other modes left that is ours to take away. Never made by ipvsd.
+    pub kube_proxy_leftovers: BTreeSet<Leftover>,
     /// Sets of frontends and endpoints that netfilter's rules look into.
     pub sets: BTreeMap<SetKey, Set>,
     /// Netfilter's rules of each family that has them whole.

@@ -2,7 +2,8 @@
 
 use super::netfilter::{Capacity, Mark, Member, RuleSettings, Set, SetKey};
 use super::{
-    DestinationKey, DestinationSpec, Family, Model, RouteSpec, VirtualServer, VirtualServerKey, VirtualServerSpec,
+    DestinationKey, DestinationSpec, Family, Leftover, Model, RouteSpec, VirtualServer, VirtualServerKey,
+    VirtualServerSpec,
 };
 use std::net::IpAddr;
 
@@ -45,11 +46,13 @@ pub enum Op {
     SetRules(Family, RuleSettings),
     /// Removes the rules of a family.
     RemoveRules(Family),
+    /// Removes something that kube-proxy left.
+    RemoveLeftover(Leftover),
 }
 
 /// When an operation's turn comes. A packet that reaches a VIP must find its virtual server complete, so a VIP
-/// is exposed last and hidden first; what goes away goes after what replaces it has come, and what kube-proxy kept
-/// VIPs local with goes last. Sets and rules are ready before the first virtual server, so that no connection is
+/// is exposed last and hidden first; what goes away goes after what replaces it has come, so does what kube-proxy's
+/// other modes left, and what kube-proxy kept VIPs local with goes last. Sets and rules are ready before the first virtual server, so that no connection is
 /// forwarded that should have been masqueraded or dropped; rules refer to sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
@@ -67,6 +70,8 @@ pub enum Phase {
     Hide,
     /// Destinations and virtual servers that go.
     Remove,
+    /// What kube-proxy's other modes left goes.
+    Clear,
     /// Rules that go.
     Unrule,
     /// Members and sets that go.
@@ -78,7 +83,7 @@ pub enum Phase {
 impl Phase {
     /// Whether it is of sets and rules.
     pub fn is_of_netfilter(self) -> bool {
-        matches!(self, Self::Sets | Self::Rules | Self::Unrule | Self::Unset)
+        matches!(self, Self::Sets | Self::Rules | Self::Clear | Self::Unrule | Self::Unset)
     }
 }
 
@@ -94,6 +99,7 @@ impl Op {
             Self::RemoveKubeProxyDevice => Phase::Relieve,
             Self::CreateSet(..) | Self::ResizeSet(..) | Self::AddMember(..) | Self::UpdateMember(..) => Phase::Sets,
             Self::SetRules(..) => Phase::Rules,
+            Self::RemoveLeftover(..) => Phase::Clear,
             Self::RemoveRules(..) => Phase::Unrule,
             Self::RemoveMember(..) | Self::DestroySet(..) => Phase::Unset,
         }
@@ -120,6 +126,8 @@ impl Op {
             Self::RemoveMember(..) => "remove member",
             Self::SetRules(..) => "set rules",
             Self::RemoveRules(..) => "remove rules",
+            Self::RemoveLeftover(Leftover::Rules(_) | Leftover::OtherRules(_)) => "remove kube-proxy's rules",
+            Self::RemoveLeftover(Leftover::Table(_)) => "remove kube-proxy's table",
         }
     }
 
@@ -133,6 +141,22 @@ impl Op {
             | Self::UpdateDestination(key, ..)
             | Self::RemoveDestination(key, _) => Some(*key),
             _ => None,
+        }
+    }
+
+    /// The family this operation is about; none if it is about both.
+    pub fn family(&self) -> Option<Family> {
+        match self {
+            Self::RemoveKubeProxyDevice => None,
+            Self::CreateSet(key, _)
+            | Self::ResizeSet(key, _)
+            | Self::DestroySet(key)
+            | Self::AddMember(key, ..)
+            | Self::UpdateMember(key, ..)
+            | Self::RemoveMember(key, _) => Some(key.family),
+            Self::SetRules(family, _) | Self::RemoveRules(family) => Some(*family),
+            Self::RemoveLeftover(leftover) => Some(leftover.family()),
+            _ => self.virtual_server().map(|key| key.family()).or_else(|| self.address().map(Family::of)),
         }
     }
 
@@ -181,6 +205,11 @@ impl Model {
             // Also where they are not whole, and so not known.
             Op::RemoveRules(family) => {
                 self.rules.remove(&family);
+                Ok(())
+            }
+            // What is not there is as good as removed: the reading may be of some time ago.
+            Op::RemoveLeftover(leftover) => {
+                self.kube_proxy_leftovers.remove(&leftover);
                 Ok(())
             }
             Op::CreateSet(..)

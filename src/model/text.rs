@@ -8,6 +8,7 @@
 //! set KUBE-CLUSTER-IP 65536
 //!   10.0.0.1,tcp:80
 //! rules ipv4 masquerade 0x4000, pods from 10.244.0.0/16
+//! kube-proxy's rules ipv4
 //! ```
 //! An operation is the same line behind `+` (comes), `~` (changes to) or `-` (goes); a destination's line then
 //! names its virtual server first, and a member's its set.
@@ -173,6 +174,7 @@ impl Display for Model {
             members.iter().try_for_each(|(member, mark)| writeln!(f, "  {}", Marked(*member, *mark)))?;
         }
         self.rules.iter().try_for_each(|(family, settings)| writeln!(f, "{}", Rules(*family, *settings)))?;
+        self.kube_proxy_leftovers.iter().try_for_each(|leftover| writeln!(f, "{leftover}"))?;
         let Some(addresses) = &self.kube_proxy_device else { return Ok(()) };
         write!(f, "device {KUBE_PROXY_DEVICE}")?;
         addresses.iter().try_for_each(|address| write!(f, " {address}"))?;
@@ -201,6 +203,7 @@ impl Display for Op {
             Self::RemoveMember(key, member) => write!(f, "- {key} {member}"),
             Self::SetRules(family, settings) => write!(f, "~ {}", Rules(*family, *settings)),
             Self::RemoveRules(family) => write!(f, "- rules {family}"),
+            Self::RemoveLeftover(leftover) => write!(f, "- {leftover}"),
         }
     }
 }
@@ -208,6 +211,7 @@ impl Display for Op {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Leftover;
 
     #[test]
     fn kube_proxys_device_is_a_line_of_the_model() {
@@ -237,6 +241,9 @@ mod tests {
             ),
             (Op::AddRoute("fd00::1".parse().unwrap(), RouteSpec::default()), "+ route fd00::1"),
             (Op::RemoveVirtualServer(VirtualServerKey::Mark { mark: 7, family: Family::Ipv4 }), "- mark 7 ipv4"),
+            (Op::RemoveLeftover(Leftover::Rules(Family::Ipv6)), "- kube-proxy's rules ipv6"),
+            (Op::RemoveLeftover(Leftover::OtherRules(Family::Ipv4)), "- kube-proxy's rules ipv4 in the other iptables"),
+            (Op::RemoveLeftover(Leftover::Table(Family::Ipv4)), "- kube-proxy's table ipv4"),
         ];
         for (op, text) in ops {
             assert_eq!(op.to_string(), text);

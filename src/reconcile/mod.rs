@@ -6,6 +6,7 @@
 //! for is read in parts, between which changes have their turn.
 
 mod check;
+mod leftovers;
 mod netfilter;
 pub mod pace;
 mod report;
@@ -16,9 +17,10 @@ use crate::desired::routes::{self, Standing};
 use crate::desired::{Drains, Inherited, Locals, Moment, Plan, Settings};
 use crate::diff::Steps;
 use crate::kernel::{Cause, Kernel, Observation, ObserveError, Scope};
-use crate::model::{Family, Op, Phase, SchedulerName, VirtualServerKey};
+use crate::model::{Family, Op, SchedulerName, VirtualServerKey};
 use crate::state::{Change, ObjectRef, Origin, Problem, Service, State};
 use check::Check;
+use leftovers::{Clearing, Stages};
 use netfilter::Netfilter;
 use pace::{Due, Intervals, Pace};
 pub use report::Report;
@@ -58,6 +60,8 @@ pub struct Reconciler<K> {
     /// The kernel as last read, with what was applied since. Virtual servers and routes that are ours, and the
     /// keys of those that are not.
     found: Observation,
+    /// What became of kube-proxy's rules and tables.
+    clearing: Clearing,
     /// When schedulers that could not be loaded are tried again.
     schedulers_again: Moment,
 }
@@ -96,6 +100,7 @@ impl<K: Kernel> Reconciler<K> {
             drains: Drains::default(),
             inherited: None,
             found: Observation::default(),
+            clearing: Clearing::default(),
             schedulers_again: Moment::ZERO,
         }
     }
@@ -161,9 +166,11 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     /// What is wrong with the input as far as only the whole shows it: addresses that two want, schedulers that
-    /// are missing, virtual servers of somebody else in the way.
+    /// are missing, virtual servers of somebody else in the way, and what of kube-proxy's does not go.
     pub fn problems(&self) -> Vec<Problem> {
-        self.plan.problems().cloned().chain(self.found.foreign.iter().filter_map(|key| self.conflict(key))).collect()
+        let conflicts = self.found.foreign.iter().filter_map(|key| self.conflict(key));
+        let held = self.found.held.iter().map(|held| leftovers::on_this_node(held.to_string()));
+        self.plan.problems().cloned().chain(conflicts).chain(held).chain(self.clearing.problems()).collect()
     }
 
     /// The Service behind a virtual server, for messages.
@@ -238,6 +245,7 @@ impl<K: Kernel> Reconciler<K> {
             check::complete(&mut self.kernel, &mut seen.model, &mut self.found.model)?;
         }
         self.found = seen;
+        self.clearing.note_found(&self.found.model);
         if !self.state.is_in_doubt() {
             self.inherited = Some(Inherited::default());
         }
@@ -268,7 +276,7 @@ impl<K: Kernel> Reconciler<K> {
     /// to repair. So is what kube-proxy left.
     fn with_all_of_ours(&mut self, mut seen: Observation) -> Result<Observation, ObserveError> {
         let Self { found, options, plan, .. } = self;
-        options.takeover.limit(&mut seen.model);
+        options.takeover.limit(&mut seen);
         let is_ours = |key: &&VirtualServerKey| {
             let is_wanted = plan.virtual_server(key).is_some();
             found.model.virtual_servers.contains_key(key) || options.takeover.takes(key, &seen.model, is_wanted)
@@ -304,11 +312,14 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     fn apply(&mut self, reading: &Reading, now: Moment, report: &mut Report) {
-        let ops = self.decide(reading, now);
-        let (ops, relieving) = ops.split_at(ops.partition_point(|op| op.phase() < Phase::Relieve));
-        self.submit(ops, report);
+        let mut stages = Stages::of(self.decide(reading, now), &self.found.model);
+        self.submit(&stages.first, report);
+        self.submit(&stages.rules, report);
+        stages.clearing.retain(|op| !leftovers::failures_need(op, &report.failed));
+        self.submit(&stages.clearing, report);
+        self.submit(&stages.last, report);
         if !takeover::failures_need_device(&report.failed, &self.found.model) {
-            self.submit(relieving, report);
+            self.submit(&stages.relieving, report);
         }
     }
 
@@ -323,6 +334,7 @@ impl<K: Kernel> Reconciler<K> {
                 continue;
             }
             *report.done.entry(op.kind()).or_default() += 1;
+            self.clearing.note_done(op);
             // The kernel did what the picture has no place for: somebody else changed something too.
             report.surprised |= self.found.model.apply(op).is_err();
         }
@@ -359,14 +371,17 @@ impl<K: Kernel> Reconciler<K> {
             served.extend(kept.as_ref().and_then(|_| key.address()));
             steps.virtual_server(*key, kept.as_deref(), found);
         }
+        let takes_over = self.options.takeover.is_on();
         let settings = self.settings.netfilter.as_ref();
-        let netfilter = Netfilter { settings, state: &self.state, found: &self.found.model };
+        let netfilter = Netfilter { settings, state: &self.state, found: &self.found.model, takes_over };
         netfilter.decide(&mut self.plan, reading.is_whole(), &mut steps);
         self.decide_routes(reading, (&touched, &served), &mut steps);
         if reading.is_whole() {
             // While some Service cannot be read, its node ports cannot be recognised.
             let stays = self.state.is_in_doubt() || takeover::others_need_device(&self.found);
             steps.kube_proxy_device(stays, self.found.model.kube_proxy_device.is_some());
+            let is_replaced = |family| !self.state.is_in_doubt() && netfilter.replaces_kube_proxy(family);
+            self.clearing.decide(&self.found.model, is_replaced, &mut steps);
         }
         steps.into_ops()
     }
@@ -379,7 +394,9 @@ impl<K: Kernel> Reconciler<K> {
         steps: &mut Steps,
     ) {
         let found = &self.found.model;
-        let netfilter = Netfilter { settings: self.settings.netfilter.as_ref(), state: &self.state, found };
+        let takes_over = self.options.takeover.is_on();
+        let settings = self.settings.netfilter.as_ref();
+        let netfilter = Netfilter { settings, state: &self.state, found, takes_over };
         let mut addresses: BTreeSet<IpAddr> = touched.iter().filter_map(VirtualServerKey::address).collect();
         if reading.is_whole() {
             addresses.extend(found.routes.keys());

@@ -19,6 +19,8 @@ pub struct Netfilter<'a> {
     pub state: &'a State,
     /// What is there of ours.
     pub found: &'a Model,
+    /// Whether what kube-proxy left is ours to take.
+    pub takes_over: bool,
 }
 
 impl Netfilter<'_> {
@@ -56,13 +58,24 @@ impl Netfilter<'_> {
         members.filter_map(|member| if let Member::Address(address) = member { Some(*address) } else { None })
     }
 
+    /// Whether what kube-proxy left for a family may go: where we keep off netfilter, nobody stands in.
+    pub fn replaces_kube_proxy(&self, family: Family) -> bool {
+        self.settings.map_or(self.takes_over, |settings| settings.families.contains(family))
+    }
+
+    /// Whoever keeps off netfilter reads nothing of it; where something was read and nothing is wanted, all is to go.
+    fn cleans_up_after_kube_proxy(&self) -> bool {
+        self.settings.is_none() && self.takes_over
+    }
+
     /// Compares a set with what is asked of it; without claims it should not be there.
     fn compare_set(&self, key: SetKey, claims: Option<&Claims>, steps: &mut Steps) {
         let found = self.found.sets.get(&key);
         let Some(claims) = claims else {
             // Where ours are not, they are kube-proxy's.
             let ours = SetKey { kind: SetKind::ShortCircuit, ..key };
-            return steps.set(key, None, found.filter(|_| self.found.sets.contains_key(&ours)));
+            let goes = self.found.sets.contains_key(&ours) || self.cleans_up_after_kube_proxy();
+            return steps.set(key, None, found.filter(|_| goes));
         };
         let mut members = claims.members(key);
         if key.kind == SetKind::Vips || self.state.is_in_doubt() {

@@ -5,13 +5,14 @@
 //! on one of its addresses was kube-proxy's; so was one that a Service asks for and that has another address, a node
 //! port for instance. Read like one of ours that lost its tag, each of them is then repaired in place, or drains if
 //! nobody asks for it. The device goes last, when routes of ours keep its addresses local.
+//! What its other modes left is for `leftovers`.
 
 use crate::kernel::{Cause, Observation};
 use crate::model::{Model, Op, Phase, VirtualServerKey};
 use ipnet::IpNet;
 use std::net::IpAddr;
 
-/// What becomes of kube-proxy's virtual servers and of its device.
+/// What becomes of kube-proxy's virtual servers, of its device, and of what its other modes left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Takeover {
     /// They are somebody else's, like all that ipvsd did not make.
@@ -22,10 +23,18 @@ pub enum Takeover {
 }
 
 impl Takeover {
-    /// Takes out of a reading of everything what is not to be taken over, and so not ours: the device.
-    pub(super) fn limit(&self, seen: &mut Model) {
-        if *self == Self::Nothing {
-            seen.kube_proxy_device = None;
+    /// Whether anything of kube-proxy's becomes ours.
+    pub(super) fn is_on(&self) -> bool {
+        *self != Self::Nothing
+    }
+
+    /// Takes out of a reading of everything what is not to be taken over, and so not ours: the device, and what other modes
+    /// left.
+    pub(super) fn limit(&self, seen: &mut Observation) {
+        if !self.is_on() {
+            seen.model.kube_proxy_device = None;
+            seen.model.kube_proxy_leftovers.clear();
+            seen.held.clear();
         }
     }
 

@@ -16,6 +16,8 @@ pub enum Origin {
     },
     /// The Kubernetes API.
     Api,
+    /// No object at all: what is on this node beside ipvsd.
+    Node,
 }
 
 impl fmt::Display for Origin {
@@ -24,6 +26,7 @@ impl fmt::Display for Origin {
             Self::Manifest { file, document: 0 } => f.write_str(file),
             Self::Manifest { file, document } => write!(f, "{file}, document {document}"),
             Self::Api => f.write_str("the API"),
+            Self::Node => f.write_str("this node"),
         }
     }
 }
@@ -49,7 +52,7 @@ impl fmt::Display for ObjectRef {
 /// Something in the input that cannot be done as it stands. It costs its own object only.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Problem {
-    /// File and document, or the API.
+    /// File and document, the API, or this node.
     pub origin: Origin,
     /// The object, where the document got far enough to say which.
     pub object: Option<ObjectRef>,

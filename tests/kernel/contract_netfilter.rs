@@ -3,7 +3,7 @@
 use crate::contract::{Case, apply, ip, observe};
 use ipvsd::kernel::{Cause, Errno, Failure, Kernel};
 use ipvsd::model::netfilter::{AddressPort, Capacity, Mark, Member, RuleSettings, SetKey, SetKind};
-use ipvsd::model::{Family, Model, Op, Protocol};
+use ipvsd::model::{Family, Leftover, Model, Op, Protocol};
 use std::collections::BTreeMap;
 
 /// The cases by name.
@@ -14,6 +14,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("a_set_that_is_full_says_so", a_set_that_is_full_says_so),
     ("a_set_keeps_its_members_when_it_is_resized", a_set_keeps_its_members_when_it_is_resized),
     ("rules_stand_on_sets", rules_stand_on_sets),
+    ("what_kube_proxy_did_not_leave_is_removed_already", what_kube_proxy_did_not_leave_is_removed_already),
 ];
 
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
@@ -166,5 +167,13 @@ fn rules_stand_on_sets(kernel: &mut dyn Kernel) {
     assert_eq!(kernel.apply(&[Op::DestroySet(key)]), [busy]);
     apply(kernel, &FAMILIES.map(Op::RemoveRules));
     apply(kernel, &SetKey::all().map(Op::DestroySet).collect::<Vec<_>>());
+    assert_eq!(observe(kernel).model, Model::default());
+}
+
+fn what_kube_proxy_did_not_leave_is_removed_already(kernel: &mut dyn Kernel) {
+    let places = [Leftover::Rules, Leftover::OtherRules, Leftover::Table];
+    let ops: Vec<_> =
+        places.iter().flat_map(|place| FAMILIES.map(|family| Op::RemoveLeftover(place(family)))).collect();
+    apply(kernel, &ops);
     assert_eq!(observe(kernel).model, Model::default());
 }

@@ -1,25 +1,44 @@
-//! From kube-proxy's iptables mode to ipvsd and back, with the commands of docs/migration.md: no connection ends on the
-//! way there, and none that is new fails on the way back.
+//! From kube-proxy's iptables mode to ipvsd and back: no connection ends and no new one fails on the way there, and none
+//! that is new fails on the way back.
 
 use crate::contract::ip;
 use crate::lab::{run, trial};
 use crate::program::{ipvsd, stdout};
+use crate::takeover::while_answering;
 use crate::traffic_rig::{PROTOCOLS, Rig, VIPS, request, requests, service, slices};
 use ipvsd::demo::client::Conversation;
+use ipvsd::demo::namespace::Namespace;
 use ipvsd::model::Protocol;
 use libtest_mimic::Trial;
 use serde_json::json;
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 /// This subject's tests.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("migration::from_iptables_mode_no_connection_ends", from_iptables_mode),
+        trial("migration::from_iptables_mode_no_connection_ends_or_fails", from_iptables_mode),
+        trial("migration::a_kube_proxy_that_writes_again_is_told_of", writes_again),
         trial("migration::back_to_iptables_mode_new_connections_go_on", back_to_iptables_mode),
     ]
 }
 
-/// Where kube-proxy's rules send everything.
+/// What kube-proxy 1.36 leaves for the Services `web` and `late`, the latter without endpoints, and two that are gone.
+const LEFT: [(&str, &str); 2] = [
+    ("iptables", include_str!("../fixtures/kube-proxy/iptables.ipv4.txt")),
+    ("ip6tables", include_str!("../fixtures/kube-proxy/iptables.ipv6.txt")),
+];
+/// Kubelet's, and somebody's.
+const BESIDE: &str = "*mangle\n:KUBE-IPTABLES-HINT - [0:0]\n:KUBE-KUBELET-CANARY - [0:0]\nCOMMIT\n\
+    *nat\n:CNI-HOSTPORT-DNAT - [0:0]\n-A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT\n\
+    -A CNI-HOSTPORT-DNAT -p tcp -m tcp --dport 1 -j ACCEPT\nCOMMIT\n";
+/// Somebody's who leads into a chain of kube-proxy's.
+const LEADS: &str = "*nat\n-A CNI-HOSTPORT-DNAT -p tcp -m tcp --dport 2 -j KUBE-SVC-CDGGSHYLG3RE2FKL\nCOMMIT\n";
+
+/// Where the rules below send everything.
 const ONLY: &str = "10.244.1.2";
 
 /// How kube-proxy leads into its chains, and what it has in them for one endpoint, reduced to what packets notice.
@@ -33,47 +52,93 @@ const RULES: &[&str] = &[
     "-t nat -A KUBE-SVC-WEB -p udp --dport 80 -j DNAT --to-destination 10.244.1.2:8080",
     "-t nat -A KUBE-SVC-WEB -p sctp --dport 80 -j DNAT --to-destination 10.244.1.2:8080",
     "-t nat -A KUBE-SVC-WEB -p tcp --dport 90 -j DNAT --to-destination 10.244.1.2:9090",
-    "-t filter -N KUBE-SERVICES",
-    "-t filter -A INPUT -j KUBE-SERVICES",
-    // Of a Service that had no endpoint when kube-proxy stopped.
-    "-t filter -A KUBE-SERVICES -d 10.96.0.20 -j REJECT",
 ];
 /// What every node of a cluster has in some form, from its network plugin for instance: the kernel tracks connections
 /// only where a rule needs it, and one that it did not track is at the mercy of rules that come later.
 const TRACKING: &str = "-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT";
-/// The Service without an endpoint.
+/// The Service that had no endpoint when kube-proxy stopped.
 const EMPTY: &str = "10.96.0.20";
 
 fn from_iptables_mode() {
-    let mut rig = rig_of_kube_proxy();
-    let mut conversation = rig.in_client(|| Conversation::start((ip(VIPS[0]), 90).into()).unwrap());
-    let mut talk = |rig: &Rig, line: &str| rig.in_client(|| conversation.say(line).unwrap());
-    let name = talk(&rig, "before");
+    let mut rig = rig_without_rules();
+    rig.on_node(|| LEFT.iter().for_each(|(family, _)| restore(family, BESIDE)));
+    let before = rig.on_node(saved);
+    rig.on_node(kube_proxy_writes);
+    let start = |vip: &str| Mutex::new(Conversation::start((ip(vip), 90).into()).unwrap());
+    let mut conversations: Vec<_> = rig.in_client(|| VIPS.map(start)).into();
+    conversations.extend(rig.on_node(|| VIPS.map(start)));
+    let names: Vec<_> = conversations.iter().map(|one| one.lock().unwrap().say("before").unwrap()).collect();
+    assert!(rig.send(request(Protocol::Tcp, EMPTY, 80)).is_err());
+
+    rig.with_netfilter();
+    let client = rig.in_client(|| Namespace::here().unwrap());
+    while_no_datagram_is_lost(&client, || {
+        while_answering(&mut rig, &conversations, |rig| {
+            rig.start_daemon();
+            rig.wait_until("kube-proxy's rules are gone", has_none_of_kube_proxy);
+        });
+    });
+    for (conversation, name) in conversations.iter().zip(&names) {
+        assert_eq!(&conversation.lock().unwrap().say("after").unwrap(), name);
+    }
+    // Not of UDP at the other address: the kernel remembers where kube-proxy's rules sent what came from a port before.
+    let balanced = [requests(&[EMPTY]), vec![request(Protocol::Tcp, VIPS[0], 80), request(Protocol::Tcp, VIPS[1], 80)]];
+    for request in balanced.concat() {
+        assert_eq!(rig.spread(request, 6), [2, 2, 2], "{request:?}");
+    }
+    rig.stop_daemon();
+    cleanup(&rig);
+    let but_kubelets = |line: &String| !line.contains("KUBE-FIREWALL");
+    assert_eq!(rig.on_node(saved).into_iter().filter(but_kubelets).collect::<Vec<_>>(), before);
+}
+
+/// Where others say it once more when it is lost, UDP does not: one request after the other, each from a port of its own.
+fn while_no_datagram_is_lost(client: &Namespace, work: impl FnOnce()) {
+    let done = AtomicBool::new(false);
+    let ask = || {
+        while !done.load(Ordering::Relaxed) {
+            request(Protocol::Udp, VIPS[0], 80).send()?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| client.run(ask));
+        work();
+        done.store(true, Ordering::Relaxed);
+        asking.join().unwrap().unwrap();
+    });
+}
+
+fn writes_again() {
+    let mut rig = rig_without_rules();
+    rig.on_node(|| {
+        kube_proxy_writes();
+        restore("iptables", BESIDE);
+        restore("iptables", LEADS);
+    });
     rig.with_netfilter();
     rig.start_daemon();
-    rig.wait_until("everything is programmed", |rig| rig.rules().lines().count() == programmed());
-    assert_eq!(talk(&rig, "beside"), name);
-    for protocol in PROTOCOLS {
-        assert_eq!(rig.spread(request(protocol, VIPS[0], 80), 6), [2, 2, 2], "the chain that translates is ours now");
+    rig.wait_until("kube-proxy's rules are gone", has_none_of_kube_proxy);
+    let chain = rig.on_node(|| run("iptables", &["-t", "nat", "-S", "KUBE-SVC-CDGGSHYLG3RE2FKL"]));
+    assert_eq!(chain, "-N KUBE-SVC-CDGGSHYLG3RE2FKL\n", "it is empty, and there for whom it serves");
+    rig.on_node(kube_proxy_writes);
+    rig.wait_until("they are gone again", has_none_of_kube_proxy);
+    for told in [
+        "this node: kube-proxy's rules ipv4 came back after they were removed: a kube-proxy still runs on this node",
+        "this node: kube-proxy's chain KUBE-SVC-CDGGSHYLG3RE2FKL (nat, ipv4) is empty and stays",
+    ] {
+        rig.wait_until(&format!("it says {told:?}"), |rig| rig.log().contains(told));
     }
-    assert!(rig.send(request(Protocol::Tcp, EMPTY, 80)).is_err(), "the one that refuses is not");
-
-    let commands = commands_with("KUBE-NODEPORTS");
-    rig.on_node(|| Command::new("bash").args(["-c", &commands]).output()).unwrap();
-    assert_eq!(talk(&rig, "after"), name);
-    for request in requests(&[VIPS[0], EMPTY]) {
-        assert_eq!(rig.spread(request, 12), [4, 4, 4], "{request:?}");
-    }
+    assert_eq!(rig.on_node(|| run("iptables", &["-t", "nat", "-S", "CNI-HOSTPORT-DNAT"])).lines().count(), 3);
 }
 
 fn back_to_iptables_mode() {
-    let mut rig = rig_of_kube_proxy();
-    rig.on_node(|| RULES.iter().rev().for_each(|rule| undo(rule)));
+    let mut rig = rig_without_rules();
     rig.start_daemon();
     rig.wait_for(&requests(&VIPS[..1]));
     let mut conversation = rig.in_client(|| Conversation::start((ip(VIPS[0]), 90).into()).unwrap());
     rig.stop_daemon();
-    rig.on_node(|| RULES.iter().for_each(|rule| drop(iptables(rule))));
+    rig.on_node(|| RULES.iter().for_each(|rule| iptables(rule)));
     let new_ones = |rig: &Rig| PROTOCOLS.map(|protocol| rig.spread(request(protocol, VIPS[0], 80), 3));
     assert_eq!(new_ones(&rig), [[3, 0, 0]; 3]);
     assert!(rig.in_client(|| conversation.say("before the cleanup")).is_ok());
@@ -82,9 +147,9 @@ fn back_to_iptables_mode() {
     assert_eq!(new_ones(&rig), [[3, 0, 0]; 3]);
 }
 
-/// The node as kube-proxy leaves it, with three endpoints where its rules know of one and of none.
-fn rig_of_kube_proxy() -> Rig {
-    let mut rig = Rig::new(&[], |hosts| {
+/// A node with two Services that have three endpoints each, and nothing that would serve them.
+fn rig_without_rules() -> Rig {
+    let mut rig = Rig::new(&["--ipvs-sync-period", "1s", "--ipvs-min-sync-period", "100ms"], |hosts| {
         let late = json!({ "clusterIP": EMPTY, "clusterIPs": [EMPTY] });
         let services = vec![service("web", json!({})), service("late", late)];
         [services, slices("web", hosts), slices("late", hosts)].concat()
@@ -93,33 +158,45 @@ fn rig_of_kube_proxy() -> Rig {
     assert_eq!(rig.network.backends[0].addresses.ipv4.to_string(), ONLY);
     rig.stop_daemon();
     cleanup(&rig);
-    rig.on_node(|| [TRACKING].iter().chain(RULES).for_each(|rule| drop(iptables(rule))));
+    rig.on_node(|| {
+        iptables(TRACKING);
+        // As every node has one: without ipvsd's routes a VIP leads nowhere before its address is translated.
+        run("ip", &["route", "add", "default", "via", "192.0.2.2"]);
+        run("ip", &["-6", "route", "add", "default", "via", "fd00:2::2"]);
+    });
     rig
-}
-
-/// Lines of `ipvsadm -S`: four ports at three addresses, with three destinations each.
-fn programmed() -> usize {
-    4 * 3 * (1 + 3)
 }
 
 fn cleanup(rig: &Rig) {
     stdout(&rig.on_node(|| ipvsd(&["cleanup"])), 0);
 }
 
-fn iptables(rule: &str) -> String {
-    run("iptables", &["-w"].into_iter().chain(rule.split(' ')).collect::<Vec<_>>())
+fn kube_proxy_writes() {
+    LEFT.iter().for_each(|(family, text)| restore(family, text));
 }
 
-fn undo(rule: &str) {
-    iptables(&rule.replacen(" -A ", " -D ", 1).replacen(" -N ", " -X ", 1));
+/// Whether there is nothing left of what kube-proxy has and neither ipvsd nor kubelet, but for what a chain is kept for.
+fn has_none_of_kube_proxy(rig: &Rig) -> bool {
+    let chains =
+        ["KUBE-SVL-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-EXTERNAL-SERVICES", "KUBE-NODEPORTS", "KUBE-PROXY-CANARY"];
+    let is_kube_proxys = |line: &str| chains.iter().any(|chain| line.contains(chain));
+    !rig.on_node(saved).iter().any(|line| is_kube_proxys(line))
 }
 
-/// The commands of the document that have `word` in them.
-fn commands_with(word: &str) -> String {
-    let document = include_str!("../../docs/migration.md");
-    let blocks = document.split("```sh\n").skip(1).filter_map(|rest| rest.split_once("```"));
-    let mut with = blocks.map(|(block, _)| block).filter(|block| block.contains(word));
-    let commands = with.next().expect("the document has them");
-    assert!(with.next().is_none(), "once");
-    commands.to_owned()
+/// Rules and the chains that somebody made, of both families.
+fn saved() -> Vec<String> {
+    let all = ["iptables-save", "ip6tables-save"].map(|program| run(program, &[])).concat();
+    let lines = all.lines().filter(|line| line.starts_with("-A") || line.contains(" - ["));
+    lines.map(|line| line.split(" [").next().unwrap().to_owned()).collect()
+}
+
+fn restore(family: &str, text: &str) {
+    let mut command = Command::new(format!("{family}-restore"));
+    let mut child = command.args(["--noflush", "-w", "10"]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success(), "{family}");
+}
+
+fn iptables(rule: &str) {
+    run("iptables", &["-w"].into_iter().chain(rule.split(' ')).collect::<Vec<_>>());
 }

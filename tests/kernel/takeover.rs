@@ -162,7 +162,7 @@ fn leftovers() -> Vec<String> {
 }
 
 /// Does `work` while conversations go on and new connections are made, none of which may fail.
-fn while_answering(rig: &mut Rig, conversations: &[Mutex<Conversation>], work: impl FnOnce(&mut Rig)) {
+pub fn while_answering(rig: &mut Rig, conversations: &[Mutex<Conversation>], work: impl FnOnce(&mut Rig)) {
     let done = AtomicBool::new(false);
     let client = rig.in_client(|| Namespace::here().unwrap());
     let talk = || {

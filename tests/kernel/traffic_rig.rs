@@ -158,8 +158,13 @@ impl Rig {
         self.on_node(|| run("ipvsadm", &["-S", "-n"]))
     }
 
+    /// What the running daemon said so far.
+    pub fn log(&self) -> String {
+        self.daemon.as_ref().map(Daemon::log).unwrap_or_default()
+    }
+
     fn fail(&self, why: &str) -> ! {
-        let log = self.daemon.as_ref().map(Daemon::log).unwrap_or_default();
+        let log = self.log();
         panic!("{why}\nThe kernel has:\n{}The daemon said:\n{log}", self.rules());
     }
 }

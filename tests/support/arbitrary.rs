@@ -4,8 +4,8 @@ use ipnet::IpNet;
 use ipvsd::desired::{DetectLocal, NetfilterSettings, NodePortAddresses, Settings};
 use ipvsd::model::netfilter::{AddressPort, Capacity, Mark, Member, RuleSettings, Set, SetKey, SetKind};
 use ipvsd::model::{
-    DestinationKey, DestinationSpec, Family, Forwarding, Model, Persistence, Protocol, RouteSpec, SchedulerFlags,
-    VirtualServer, VirtualServerKey, VirtualServerSpec,
+    DestinationKey, DestinationSpec, Family, Forwarding, Leftover, Model, Persistence, Protocol, RouteSpec,
+    SchedulerFlags, VirtualServer, VirtualServerKey, VirtualServerSpec,
 };
 use ipvsd::state::{
     Change, Endpoint, EndpointSlice, Families, Node, NodeHint, NodeObject, ObjectName, Origin, Scheduling, Service,
@@ -50,8 +50,12 @@ fn rule_settings() -> impl Strategy<Value = RuleSettings> {
 
 /// As [`model`], and perhaps with what kube-proxy left.
 pub fn found_model() -> impl Strategy<Value = Model> {
-    (model(), option::of(btree_set(vip(), 0..3)))
-        .prop_map(|(model, kube_proxy_device)| Model { kube_proxy_device, ..model })
+    let family = || prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)];
+    let rules = [Leftover::Rules, Leftover::OtherRules, Leftover::Table];
+    let leftover = (0..3_usize, family()).prop_map(move |(kind, family)| rules[kind](family));
+    (model(), option::of(btree_set(vip(), 0..3)), btree_set(leftover, 0..3)).prop_map(
+        |(model, kube_proxy_device, kube_proxy_leftovers)| Model { kube_proxy_device, kube_proxy_leftovers, ..model },
+    )
 }
 
 pub fn virtual_server_key() -> impl Strategy<Value = VirtualServerKey> {

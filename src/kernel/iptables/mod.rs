@@ -2,15 +2,21 @@
 //! of the second to put it right.
 //!
 //! The rules are the same for all Services, so this happens at the start, and when a look finds them changed. What they
-//! are is in [`rules`], how they are compared in [`saved`].
+//! are is in [`rules`], how they are compared in [`saved`]. What kube-proxy left is known by [`leftovers`], also in the [`other`]
+//! back end.
 
+pub mod leftovers;
+pub mod other;
 pub mod rules;
 pub mod saved;
 
-use crate::model::Family;
 use crate::model::netfilter::RuleSettings;
+use crate::model::{Family, Leftover};
+use leftovers::{Held, Leftovers, Shared};
+use other::Other;
+use rules::SETTINGS_AT;
 use saved::Saved;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -21,6 +27,18 @@ pub struct Iptables {
     backend: Backend,
     /// What our rules looked like after they were set, where a version of iptables does not print them as they were given.
     printed: BTreeMap<Family, (Saved, RuleSettings)>,
+    other: Other,
+}
+
+/// What a look at a family's rules shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// The settings of our rules; none if they are not whole, or cannot be read.
+    pub settings: Option<RuleSettings>,
+    /// Where kube-proxy left something.
+    pub leftovers: BTreeSet<Leftover>,
+    /// Chains of kube-proxy's that cannot go.
+    pub held: BTreeSet<Held>,
 }
 
 /// Which of the two sets of tables in the kernel is used.
@@ -48,7 +66,8 @@ impl Iptables {
     /// Finds the programs. Where both kinds are there, those are used that the node's other rules were made with: rules of
     /// one kind would all be passed before those of the other.
     pub fn find() -> Self {
-        Self { backend: Backend::find(), printed: BTreeMap::new() }
+        let backend = Backend::find();
+        Self { backend, printed: BTreeMap::new(), other: Other::than(backend) }
     }
 
     /// Which kind is used.
@@ -56,12 +75,14 @@ impl Iptables {
         self.backend
     }
 
-    /// The settings of a family's rules; none if they are not whole, or cannot be read.
-    pub fn observe(&self, family: Family) -> Option<RuleSettings> {
-        let saved = self.backend.save(family).ok()?;
-        let printed = self.printed.get(&family);
-        let as_printed = || printed.filter(|(ours, _)| saved.ours(family) == *ours).map(|(_, settings)| *settings);
-        saved.settings(family).or_else(as_printed)
+    /// Looks at a family's rules. Of those that cannot be read nothing is known.
+    pub fn observe(&mut self, family: Family) -> Look {
+        let mut look = self.other.look(family);
+        if let Ok(saved) = self.backend.save(family) {
+            look.settings = self.settings(&saved, family);
+            look.note(Leftover::Rules(family), Leftovers::find(&saved, family, whose_shared(&saved)));
+        }
+        look
     }
 
     /// Makes a family's rules those of `settings`.
@@ -90,6 +111,37 @@ impl Iptables {
             removal => self.backend.restore(family, &removal),
         }
     }
+
+    /// Takes away what kube-proxy left, if that is rules.
+    ///
+    /// # Errors
+    /// As [`Iptables::set`].
+    pub fn clear(&mut self, leftover: Leftover) -> Result<(), Failed> {
+        match leftover {
+            Leftover::Rules(family) => self.backend.clear(family, whose_shared),
+            Leftover::OtherRules(family) => self.other.clear(family),
+            Leftover::Table(_) => Ok(()),
+        }
+    }
+
+    fn settings(&self, saved: &Saved, family: Family) -> Option<RuleSettings> {
+        let printed = self.printed.get(&family);
+        let as_printed = || printed.filter(|(ours, _)| saved.ours(family) == *ours).map(|(_, settings)| *settings);
+        saved.settings(family).or_else(as_printed)
+    }
+}
+
+impl Look {
+    fn note(&mut self, place: Leftover, found: Leftovers<'_>) {
+        self.leftovers.extend((!found.is_empty()).then_some(place));
+        self.held.append(&mut found.into_held());
+    }
+}
+
+/// The chains that kube-proxy has too are ours once ours stand beside them.
+fn whose_shared(saved: &Saved) -> Shared {
+    let (table, chain) = SETTINGS_AT;
+    if saved.has_chain(table, chain) { Shared::Ours } else { Shared::KubeProxys }
 }
 
 impl Backend {
@@ -114,6 +166,13 @@ impl Backend {
     fn restore(self, family: Family, input: &str) -> Result<(), Failed> {
         // Others hold the lock for moments only.
         run(&self.program(family, "restore"), &["--noflush", "-w", "10"], input).map(drop)
+    }
+
+    /// Takes away what kube-proxy left.
+    fn clear(self, family: Family, shared: impl Fn(&Saved) -> Shared) -> Result<(), Failed> {
+        let saved = self.save(family)?;
+        let found = Leftovers::find(&saved, family, shared(&saved));
+        if found.is_empty() { Ok(()) } else { self.restore(family, &found.removal()) }
     }
 
     fn program(self, family: Family, verb: &str) -> String {

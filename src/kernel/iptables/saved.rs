@@ -42,6 +42,13 @@ impl Saved {
         self.rules(table, name).is_some()
     }
 
+    /// The chains of a table with their rules, in the order of their names.
+    pub fn chains<'a>(&'a self, table: &str) -> impl Iterator<Item = (&'a str, &'a [String])> {
+        let from = (table.to_owned(), String::new());
+        let here = self.chains.range(from..).take_while(move |((of, _), _)| of == table);
+        here.map(|((_, name), rules)| (name.as_str(), rules.as_slice()))
+    }
+
     /// The settings that these rules are the whole result of; none if anything is missing, added or changed.
     pub fn settings(&self, family: Family) -> Option<RuleSettings> {
         let settings = self.noted_settings()?;
@@ -128,7 +135,8 @@ impl Saved {
         rules.filter(move |(_, rule)| leads(rule)).collect::<Vec<_>>().into_iter()
     }
 
-    fn rules(&self, table: &str, chain: &str) -> Option<&Vec<String>> {
+    /// The rules of a chain, if there is one of this name in a table.
+    pub fn rules(&self, table: &str, chain: &str) -> Option<&Vec<String>> {
         self.chains.get(&(table.to_owned(), chain.to_owned()))
     }
 
@@ -149,7 +157,7 @@ fn line(text: &mut String, what: std::fmt::Arguments<'_>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// Also a jump of kube-proxy's that is none of ours.
@@ -164,7 +172,7 @@ mod tests {
     }
 
     /// What a table is after `restore`: enough of iptables-restore for what is given to it here.
-    fn restored(before: &Saved, restore: &str) -> Saved {
+    pub(in crate::kernel::iptables) fn restored(before: &Saved, restore: &str) -> Saved {
         let mut after = before.clone();
         let mut table = String::new();
         for line in restore.lines() {

@@ -129,6 +129,26 @@ impl Socket {
         self.batch = batch;
     }
 
+    /// Sends messages that the kernel takes as one transaction, of which one asks for an acknowledgement.
+    ///
+    /// # Errors
+    /// Why the transaction did not come about, or that the answer was lost.
+    pub fn transact(&mut self, encode: impl FnOnce(&mut Batch)) -> Result<(), Errno> {
+        let mut batch = Batch::new(self.sequence);
+        encode(&mut batch);
+        self.send(&batch)?;
+        loop {
+            let bytes = self.receive(Msg::empty())?;
+            for message in decode::messages(bytes) {
+                let message = message.map_err(|_| Errno::EBADMSG)?;
+                if message.kind == NLMSG_ERROR && batch.position(message.sequence).is_some() {
+                    let status = decode::status(message.payload).map_err(|_| Errno::EBADMSG)?;
+                    return if status == 0 { Ok(()) } else { Err(decode::errno(status)) };
+                }
+            }
+        }
+    }
+
     /// Sends the batch, reports the answers to its items, and empties it.
     fn flush<T: Copy>(&mut self, batch: &mut Batch, items: &[T], answer: &mut impl FnMut(T, Answer<'_>)) {
         batch.acknowledge_last();
