@@ -9,7 +9,7 @@ use super::netfilter::Netfilter;
 use super::netlink::family::{self, FamilyError};
 use super::netlink::socket::RECEIVE_BUFFER;
 use super::netlink::{Answer, Counters, Malformed, Socket};
-use super::{Cause, Errno, Failure, Kernel, Observation, ObserveError, Scope, device, modules, route};
+use super::{Cause, Errno, Failure, Kernel, Observation, ObserveError, Scope, device, localhost, modules, route};
 use crate::model::{Destinations, Family, Model, Op, Phase, SchedulerName, VirtualServer, VirtualServerKey};
 use neli::consts::socket::NlFamily;
 use std::collections::BTreeSet;
@@ -245,13 +245,19 @@ impl Linux {
             };
         }
         let mut failures = Vec::new();
-        let report = |(index, op): (usize, &Op), answer: Answer<'_>| match answer {
+        let mut report = |(index, op): (usize, &Op), answer: Answer<'_>| match answer {
             Answer::Data(_) => {}
             Answer::Refused(errno) => failures.push(Failure { index, cause: cause(op, errno) }),
             Answer::Lost(errno) => failures.push(Failure { index, cause: Cause::Unknown(errno) }),
         };
         let ipvs = self.ipvs;
         match phase {
+            Phase::Connect | Phase::Disconnect => {
+                for item in ops {
+                    let outcome = localhost::apply(&mut self.route, item.1);
+                    outcome.unwrap_or_else(|errno| report(item, Answer::Refused(errno)));
+                }
+            }
             Phase::Expose | Phase::Hide => {
                 self.route.exchange(ops, |batch, (_, op)| route::operation(batch, op), report)
             }
@@ -288,6 +294,7 @@ impl Kernel for Linux {
                 self.observe_kube_proxy_device(&mut observation.model)?;
                 if let Some(netfilter) = &mut self.netfilter {
                     netfilter.observe(&mut observation.model)?;
+                    observation.model.localhost_path = localhost::observe(&mut self.route)?;
                 }
                 self.virtual_servers()?
             }
@@ -350,7 +357,7 @@ fn info(generic: &mut Socket, ipvs: Encoder) -> Result<Info, ObserveError> {
 }
 
 /// The value in an answer that should have one.
-fn data<T>(
+pub(super) fn data<T>(
     what: &'static str,
     answer: Answer<'_>,
     decode: impl FnOnce(&[u8]) -> Result<T, Malformed>,

@@ -5,6 +5,7 @@
 //! [`op`]; the text form that scenarios, `ipvsd diff` and logs share is in [`text`].
 
 pub mod address;
+pub mod localhost;
 pub mod netfilter;
 pub mod op;
 pub mod text;
@@ -13,6 +14,7 @@ mod virtual_server;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+pub use localhost::LocalhostPath;
 use netfilter::{RuleSettings, Set, SetKey};
 pub use op::{Op, Phase};
 pub use virtual_server::{
@@ -40,6 +42,8 @@ pub struct Model {
     pub sets: BTreeMap<SetKey, Set>,
     /// Netfilter's rules of each family that has them whole.
     pub rules: BTreeMap<Family, RuleSettings>,
+    /// The way by which node ports are on 127.0.0.1, if there is any of it.
+    pub localhost_path: Option<LocalhostPath>,
 }
 
 impl Model {

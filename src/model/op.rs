@@ -2,7 +2,8 @@
 
 use super::netfilter::{Capacity, Mark, Member, RuleSettings, Set, SetKey};
 use super::{
-    DestinationKey, DestinationSpec, Family, Model, RouteSpec, VirtualServer, VirtualServerKey, VirtualServerSpec,
+    DestinationKey, DestinationSpec, Family, LocalhostPath, Model, RouteSpec, VirtualServer, VirtualServerKey,
+    VirtualServerSpec,
 };
 use std::net::IpAddr;
 
@@ -45,14 +46,20 @@ pub enum Op {
     SetRules(Family, RuleSettings),
     /// Removes the rules of a family.
     RemoveRules(Family),
+    /// Makes the way from 127.0.0.1 to IPVS whole, whatever there is of it.
+    MakeLocalhostPath,
+    /// Removes the way from 127.0.0.1 to IPVS.
+    RemoveLocalhostPath,
 }
 
 /// When an operation's turn comes. A packet that reaches a VIP must find its virtual server complete, so a VIP
 /// is exposed last and hidden first; what goes away goes after what replaces it has come, and what kube-proxy kept
 /// VIPs local with goes last. Sets and rules are ready before the first virtual server, so that no connection is
-/// forwarded that should have been masqueraded or dropped; rules refer to sets.
+/// forwarded that should have been masqueraded or dropped; rules refer to sets, and lead to the way from 127.0.0.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// The way from 127.0.0.1 comes.
+    Connect,
     /// Sets and members that come or change.
     Sets,
     /// Rules that come or change.
@@ -71,6 +78,8 @@ pub enum Phase {
     Unrule,
     /// Members and sets that go.
     Unset,
+    /// The way from 127.0.0.1 goes.
+    Disconnect,
     /// kube-proxy's device goes.
     Relieve,
 }
@@ -96,6 +105,8 @@ impl Op {
             Self::SetRules(..) => Phase::Rules,
             Self::RemoveRules(..) => Phase::Unrule,
             Self::RemoveMember(..) | Self::DestroySet(..) => Phase::Unset,
+            Self::MakeLocalhostPath => Phase::Connect,
+            Self::RemoveLocalhostPath => Phase::Disconnect,
         }
     }
 
@@ -120,6 +131,8 @@ impl Op {
             Self::RemoveMember(..) => "remove member",
             Self::SetRules(..) => "set rules",
             Self::RemoveRules(..) => "remove rules",
+            Self::MakeLocalhostPath => "make localhost path",
+            Self::RemoveLocalhostPath => "remove localhost path",
         }
     }
 
@@ -183,6 +196,11 @@ impl Model {
                 self.rules.remove(&family);
                 Ok(())
             }
+            Op::MakeLocalhostPath => {
+                self.localhost_path = Some(LocalhostPath::Whole);
+                Ok(())
+            }
+            Op::RemoveLocalhostPath => self.localhost_path.take().map(|_| ()).ok_or(Refusal::Missing),
             Op::CreateSet(..)
             | Op::ResizeSet(..)
             | Op::DestroySet(_)

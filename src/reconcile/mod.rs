@@ -6,6 +6,7 @@
 //! for is read in parts, between which changes have their turn.
 
 mod check;
+mod localhost;
 mod netfilter;
 pub mod pace;
 mod report;
@@ -19,6 +20,7 @@ use crate::kernel::{Cause, Kernel, Observation, ObserveError, Scope};
 use crate::model::{Family, Op, Phase, SchedulerName, VirtualServerKey};
 use crate::state::{Change, ObjectRef, Origin, Problem, Service, State};
 use check::Check;
+use localhost::Localhost;
 use netfilter::Netfilter;
 use pace::{Due, Intervals, Pace};
 pub use report::Report;
@@ -60,6 +62,7 @@ pub struct Reconciler<K> {
     found: Observation,
     /// When schedulers that could not be loaded are tried again.
     schedulers_again: Moment,
+    localhost: Localhost,
 }
 
 /// What a pass has read before it decides.
@@ -97,6 +100,7 @@ impl<K: Kernel> Reconciler<K> {
             inherited: None,
             found: Observation::default(),
             schedulers_again: Moment::ZERO,
+            localhost: Localhost::default(),
         }
     }
 
@@ -163,7 +167,9 @@ impl<K: Kernel> Reconciler<K> {
     /// What is wrong with the input as far as only the whole shows it: addresses that two want, schedulers that
     /// are missing, virtual servers of somebody else in the way.
     pub fn problems(&self) -> Vec<Problem> {
-        self.plan.problems().cloned().chain(self.found.foreign.iter().filter_map(|key| self.conflict(key))).collect()
+        let conflicts = self.found.foreign.iter().filter_map(|key| self.conflict(key));
+        let localhost = self.localhost.problem(&self.settings, &self.state);
+        self.plan.problems().cloned().chain(conflicts).chain(localhost).collect()
     }
 
     /// The Service behind a virtual server, for messages.
@@ -283,12 +289,13 @@ impl<K: Kernel> Reconciler<K> {
         Ok(seen)
     }
 
-    /// Decides and applies; once more if that showed that schedulers are missing.
+    /// Decides and applies; once more if that showed that schedulers are missing, or the way from 127.0.0.1.
     fn settle(&mut self, reading: &Reading, now: Moment) -> Report {
         let is_whole = reading.is_whole();
         let mut report = Report { read_all: is_whole, checked: is_whole, ..Report::default() };
         self.apply(reading, now, &mut report);
-        if self.note_missing_schedulers(&report.failed, now) {
+        let decided_wrongly = self.localhost.note(&mut report, self.found.model.localhost_path, now);
+        if self.note_missing_schedulers(&report.failed, now) | decided_wrongly {
             report.failed.clear();
             let seen = self.kernel.observe(Scope::All);
             self.found = match seen.and_then(|seen| self.with_all_of_ours(seen)) {
@@ -359,14 +366,19 @@ impl<K: Kernel> Reconciler<K> {
             served.extend(kept.as_ref().and_then(|_| key.address()));
             steps.virtual_server(*key, kept.as_deref(), found);
         }
+        let localhost = Localhost::is_wanted(&self.settings, &self.state);
         let settings = self.settings.netfilter.as_ref();
         let netfilter = Netfilter { settings, state: &self.state, found: &self.found.model };
-        netfilter.decide(&mut self.plan, reading.is_whole(), &mut steps);
+        let all = reading.is_whole();
+        netfilter.decide(&mut self.plan, (all, localhost && self.localhost.is_usable()), &mut steps);
         self.decide_routes(reading, (&touched, &served), &mut steps);
-        if reading.is_whole() {
+        if all {
             // While some Service cannot be read, its node ports cannot be recognised.
             let stays = self.state.is_in_doubt() || takeover::others_need_device(&self.found);
             steps.kube_proxy_device(stays, self.found.model.kube_proxy_device.is_some());
+            if !localhost || self.localhost.is_tried(now) {
+                steps.localhost_path(localhost, self.found.model.localhost_path);
+            }
         }
         steps.into_ops()
     }

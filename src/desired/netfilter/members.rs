@@ -6,7 +6,7 @@ use crate::model::netfilter::{AddressPort, Member, SetKey, SetKind};
 use crate::model::{DestinationKey, Family, Protocol, VirtualServerKey};
 use crate::state::{Service, TrafficPolicy};
 use ipnet::IpNet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// What there is to know about a frontend besides itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,6 +53,14 @@ pub fn of_endpoint(endpoint: DestinationKey, protocol: Protocol) -> Place {
     (SetKey { kind: SetKind::LoopBack, family: Family::of(address) }, member)
 }
 
+/// The member by which a node port on loopback addresses is known, where `at` is its place on the way from there.
+pub fn of_localhost(at: AddressPort) -> Place {
+    // Sets that have addresses are asked with the client's.
+    let client = AddressPort { address: Ipv4Addr::LOCALHOST.into(), ..at };
+    let (kind, _, member) = node_port_sets(client);
+    (SetKey { kind, family: Family::Ipv4 }, member)
+}
+
 /// The members for the port where load balancers ask.
 pub fn of_health_check(service: &Service) -> impl Iterator<Item = Place> {
     let place = |(family, port)| (SetKey { kind: SetKind::HealthCheckNodePort, family }, Member::Port(port));
@@ -77,17 +85,22 @@ fn source_ranges(service: &Service, at: AddressPort, node: Option<IpAddr>) -> Ve
     members
 }
 
-/// Sets of ports alone match TCP and UDP, whatever the address; SCTP's have the addresses too.
 fn node_port(at: AddressPort, is_local: bool) -> Vec<(SetKind, Member)> {
-    let port = Member::Port(at.port);
-    let (all, local, member) = match at.protocol {
-        Protocol::Tcp => (SetKind::NodePortTcp, SetKind::NodePortLocalTcp, port),
-        Protocol::Udp => (SetKind::NodePortUdp, SetKind::NodePortLocalUdp, port),
-        Protocol::Sctp => (SetKind::NodePortSctp, SetKind::NodePortLocalSctp, Member::AddressPort(at)),
-    };
+    let (all, local, member) = node_port_sets(at);
     let mut members = vec![(all, member)];
     members.extend(is_local.then_some((local, member)));
     members
+}
+
+/// The sets of all node ports of a protocol and of those with traffic policy `Local`, and the member that they have. Sets
+/// of ports alone match TCP and UDP, whatever the address; SCTP's have the addresses too.
+fn node_port_sets(at: AddressPort) -> (SetKind, SetKind, Member) {
+    let port = Member::Port(at.port);
+    match at.protocol {
+        Protocol::Tcp => (SetKind::NodePortTcp, SetKind::NodePortLocalTcp, port),
+        Protocol::Udp => (SetKind::NodePortUdp, SetKind::NodePortLocalUdp, port),
+        Protocol::Sctp => (SetKind::NodePortSctp, SetKind::NodePortLocalSctp, Member::AddressPort(at)),
+    }
 }
 
 #[cfg(test)]
