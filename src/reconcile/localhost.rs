@@ -64,3 +64,80 @@ impl Localhost {
         node_ports::are_on_localhost(settings).then_some(problem)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::desired::{Moment, NetfilterSettings, Settings};
+    use crate::kernel::Errno;
+    use crate::kernel::fake::FakeKernel;
+    use crate::model::localhost::NEAR_ADDRESS;
+    use crate::model::{Family, LocalhostPath, Op};
+    use crate::reconcile::{Options, Reconciler};
+    use crate::state::{Change, Node};
+    use std::time::Duration;
+
+    fn reconciler(kernel: FakeKernel) -> Reconciler<FakeKernel> {
+        let settings = Settings { netfilter: Some(NetfilterSettings::default()), ..Settings::default() };
+        Reconciler::new(kernel, settings, Options::default())
+    }
+
+    fn without_veth() -> FakeKernel {
+        let refuses = |op: &Op| (*op == Op::MakeLocalhostPath).then_some(Errno::EOPNOTSUPP);
+        FakeKernel { refuses, ..FakeKernel::default() }
+    }
+
+    /// Whether rules lead to the way, and whether it is there.
+    fn seen(reconciler: &Reconciler<FakeKernel>) -> (bool, bool) {
+        let model = &reconciler.kernel().model;
+        (model.rules[&Family::Ipv4].localhost, model.localhost_path == Some(LocalhostPath::Whole))
+    }
+
+    fn problems(reconciler: &Reconciler<FakeKernel>) -> Vec<String> {
+        reconciler.problems().into_iter().map(|problem| problem.message).collect()
+    }
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn rules_lead_to_the_way_where_it_is() {
+        let mut reconciler = reconciler(FakeKernel::default());
+        assert!(reconciler.pass(Moment::ZERO).is_good());
+        assert_eq!((seen(&reconciler), problems(&reconciler)), ((true, true), vec![]));
+        reconciler.kernel_mut().model.localhost_path = Some(LocalhostPath::Broken);
+        assert!(reconciler.pass(MINUTE).is_good());
+        assert_eq!((seen(&reconciler), reconciler.kernel().cost.applications), ((true, true), 2));
+    }
+
+    #[test]
+    fn where_it_cannot_be_made_all_else_is_done_and_it_is_told_until_it_can() {
+        let mut reconciler = reconciler(without_veth());
+        let told = "node ports are not on 127.0.0.1: the kernel has no veth devices";
+        assert!(reconciler.pass(Moment::ZERO).is_good(), "nothing is tried again at once");
+        assert_eq!((seen(&reconciler), problems(&reconciler)), ((false, false), vec![told.to_owned()]));
+        let before = reconciler.kernel().cost.operations;
+        assert!(reconciler.pass(MINUTE).is_good());
+        assert_eq!(reconciler.kernel().cost.operations, before, "nor in the next minutes");
+        assert!(reconciler.pass(MINUTE * 6).is_good());
+        assert_eq!(reconciler.kernel().cost.operations, before + 1, "the way alone is tried");
+        assert_eq!((seen(&reconciler), problems(&reconciler)), ((false, false), vec![told.to_owned()]));
+
+        reconciler.kernel_mut().refuses = |_| None;
+        assert!(reconciler.pass(MINUTE * 12).is_good());
+        assert_eq!((seen(&reconciler), problems(&reconciler)), ((true, true), vec![]));
+    }
+
+    #[test]
+    fn an_address_of_the_node_in_the_way_takes_it_away() {
+        let mut reconciler = reconciler(FakeKernel::default());
+        reconciler.pass(Moment::ZERO);
+        let taken = Node { addresses: [NEAR_ADDRESS.into()].into(), ..Node::default() };
+        reconciler.take([Change::Node(taken)]);
+        assert!(reconciler.pass(MINUTE).is_good());
+        assert_eq!(seen(&reconciler), (false, false));
+        let told = "node ports are not on 127.0.0.1: 169.254.255.118, which leads there, is an address of this node";
+        assert_eq!(problems(&reconciler), [told]);
+        reconciler.take([Change::Node(Node::default())]);
+        assert!(reconciler.pass(MINUTE * 2).is_good());
+        assert_eq!((seen(&reconciler), problems(&reconciler)), ((true, true), vec![]));
+    }
+}

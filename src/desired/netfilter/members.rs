@@ -55,9 +55,13 @@ pub fn of_endpoint(endpoint: DestinationKey, protocol: Protocol) -> Place {
 
 /// The member by which a node port on loopback addresses is known, where `at` is its place on the way from there.
 pub fn of_localhost(at: AddressPort) -> Place {
-    // Sets that have addresses are asked with the client's.
+    // A set that has addresses is asked with the client's.
     let client = AddressPort { address: Ipv4Addr::LOCALHOST.into(), ..at };
-    let (kind, _, member) = node_port_sets(client);
+    let (kind, member) = match at.protocol {
+        Protocol::Tcp => (SetKind::LocalhostTcp, Member::Port(at.port)),
+        Protocol::Udp => (SetKind::LocalhostUdp, Member::Port(at.port)),
+        Protocol::Sctp => (SetKind::LocalhostSctp, Member::AddressPort(client)),
+    };
     (SetKey { kind, family: Family::Ipv4 }, member)
 }
 
@@ -85,22 +89,17 @@ fn source_ranges(service: &Service, at: AddressPort, node: Option<IpAddr>) -> Ve
     members
 }
 
+/// Sets of ports alone match TCP and UDP, whatever the address; SCTP's have the addresses too.
 fn node_port(at: AddressPort, is_local: bool) -> Vec<(SetKind, Member)> {
-    let (all, local, member) = node_port_sets(at);
-    let mut members = vec![(all, member)];
-    members.extend(is_local.then_some((local, member)));
-    members
-}
-
-/// The sets of all node ports of a protocol and of those with traffic policy `Local`, and the member that they have. Sets
-/// of ports alone match TCP and UDP, whatever the address; SCTP's have the addresses too.
-fn node_port_sets(at: AddressPort) -> (SetKind, SetKind, Member) {
     let port = Member::Port(at.port);
-    match at.protocol {
+    let (all, local, member) = match at.protocol {
         Protocol::Tcp => (SetKind::NodePortTcp, SetKind::NodePortLocalTcp, port),
         Protocol::Udp => (SetKind::NodePortUdp, SetKind::NodePortLocalUdp, port),
         Protocol::Sctp => (SetKind::NodePortSctp, SetKind::NodePortLocalSctp, Member::AddressPort(at)),
-    }
+    };
+    let mut members = vec![(all, member)];
+    members.extend(is_local.then_some((local, member)));
+    members
 }
 
 #[cfg(test)]

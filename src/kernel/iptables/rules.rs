@@ -126,13 +126,15 @@ impl Writer<'_> {
         }
     }
 
-    /// What the node sends to node ports on its loopback addresses goes out by the near end. Sets of ports alone do not
-    /// match SCTP; its set is asked with the client's address, which is 127.0.0.1 whatever loopback address it asks for.
+    /// What the node sends to node ports on its loopback addresses goes out by the near end. Those without endpoints are
+    /// not in the sets: from there nothing could be refused, as the far address is none that the node can send from. Sets
+    /// of ports alone do not match SCTP; its set is asked with the client's address, which is 127.0.0.1 whatever loopback
+    /// address it asks for, unless it chose another.
     fn localhost(&self) -> Vec<String> {
         let protocols = [
-            ("tcp", SetKind::NodePortTcp, "dst"),
-            ("udp", SetKind::NodePortUdp, "dst"),
-            ("sctp", SetKind::NodePortSctp, "src,dst"),
+            ("tcp", SetKind::LocalhostTcp, "dst"),
+            ("udp", SetKind::LocalhostUdp, "dst"),
+            ("sctp", SetKind::LocalhostSctp, "src,dst"),
         ];
         let rule = |(protocol, kind, direction)| {
             let is_node_port = self.in_set(kind, direction);
@@ -365,9 +367,9 @@ mod tests {
             about("masquerade 0x4000, localhost"),
             [
                 "IPVSD-PREROUTING -s 169.254.255.118/32 -i ipvsd-lo1 -j SET --map-set IPVSD-SHORT-CIRCUIT dst,dst --map-mark",
-                "IPVSD-LOCALHOST -d 127.0.0.0/8 -p tcp -m set --match-set KUBE-NODE-PORT-TCP dst -j DNAT --to-destination 169.254.255.119",
-                "IPVSD-LOCALHOST -d 127.0.0.0/8 -p udp -m set --match-set KUBE-NODE-PORT-UDP dst -j DNAT --to-destination 169.254.255.119",
-                "IPVSD-LOCALHOST -d 127.0.0.0/8 -p sctp -m set --match-set KUBE-NODE-PORT-SCTP-HASH src,dst -j DNAT --to-destination 169.254.255.119",
+                "IPVSD-LOCALHOST -d 127.0.0.0/8 -p tcp -m set --match-set IPVSD-LOCALHOST-TCP dst -j DNAT --to-destination 169.254.255.119",
+                "IPVSD-LOCALHOST -d 127.0.0.0/8 -p udp -m set --match-set IPVSD-LOCALHOST-UDP dst -j DNAT --to-destination 169.254.255.119",
+                "IPVSD-LOCALHOST -d 127.0.0.0/8 -p sctp -m set --match-set IPVSD-LOCALHOST-SCTP src,dst -j DNAT --to-destination 169.254.255.119",
                 "KUBE-POSTROUTING -o ipvsd-lo0 -j SNAT --to-source 169.254.255.118",
                 "KUBE-POSTROUTING -s 169.254.255.118/32 -j MASQUERADE --random-fully",
                 "KUBE-FORWARD -i ipvsd-lo0 -j DROP",

@@ -47,8 +47,9 @@ const ROUTE_LOCALNET: u16 = 26;
 /// The hardware address of both ends: locally administered, and `ipvsd` after that.
 const HARDWARE_ADDRESS: [u8; 6] = [0x02, b'i', b'p', b'v', b's', b'd'];
 
-/// The longest there is (`ETH_MAX_MTU`), so that nothing that fits through `lo` is too long here.
-const LONGEST: u32 = 65_535;
+/// That of most networks. A client sends as if to `lo`, however long; what its socket allows to be split is split here,
+/// by its own kernel. Behind here IPVS would drop it, and what it said of that would not arrive.
+const LENGTH: u32 = 1500;
 
 /// One end as it was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub struct Link {
     peer: u32,
     /// Whether it is an end of such a pair at all.
     pub is_veth: bool,
-    /// Whether it is up, asks for no neighbours, and takes what the other end sends, however long.
+    /// Whether it is up, asks for no neighbours, and takes what the other end sends.
     is_passable: bool,
     /// Whether packets with loopback addresses may come in and go out.
     routes_localnet: bool,
@@ -151,7 +152,7 @@ pub fn decode(payload: &[u8]) -> Result<Link, Malformed> {
         }
     }
     let is_up = flags & UP_WITHOUT_ARP == UP_WITHOUT_ARP;
-    let is_passable = is_up && mtu == LONGEST && address == HARDWARE_ADDRESS;
+    let is_passable = is_up && mtu == LENGTH && address == HARDWARE_ADDRESS;
     Ok(Link { index, peer, is_veth, is_passable, routes_localnet })
 }
 
@@ -185,7 +186,7 @@ fn name(message: &mut Message<'_>, end: End) {
 fn device(message: &mut Message<'_>, end: End) {
     named(message, end);
     message.attribute(ADDRESS, &HARDWARE_ADDRESS);
-    message.attribute(MTU, &LONGEST.to_ne_bytes());
+    message.attribute(MTU, &LENGTH.to_ne_bytes());
 }
 
 #[cfg(test)]
@@ -214,16 +215,16 @@ mod tests {
 
     #[test]
     fn a_pair_is_whole_when_each_end_is_as_it_should_be() {
-        let near = decode(&answer(0x1_1081, LONGEST, b"veth\0", 1)).unwrap();
+        let near = decode(&answer(0x1_1081, LENGTH, b"veth\0", 1)).unwrap();
         let far = Link { index: 8, peer: 7, routes_localnet: false, ..near };
         assert_eq!((near.index, near.peer), (7, 8));
         assert!(Link::are_whole(&near, &far));
         for (broken, why) in [
-            (answer(0x80, LONGEST, b"veth\0", 1), "down"),
-            (answer(0x1, LONGEST, b"veth\0", 1), "it asks for neighbours"),
-            (answer(0x81, 1500, b"veth\0", 1), "short"),
-            (answer(0x81, LONGEST, b"dummy\0", 1), "no pair"),
-            (answer(0x81, LONGEST, b"veth\0", 0), "loopback addresses are martian"),
+            (answer(0x80, LENGTH, b"veth\0", 1), "down"),
+            (answer(0x1, LENGTH, b"veth\0", 1), "it asks for neighbours"),
+            (answer(0x81, 65_535, b"veth\0", 1), "nothing is split"),
+            (answer(0x81, LENGTH, b"dummy\0", 1), "no pair"),
+            (answer(0x81, LENGTH, b"veth\0", 0), "loopback addresses are martian"),
         ] {
             assert!(!Link::are_whole(&decode(&broken).unwrap(), &far), "{why}");
         }
@@ -233,7 +234,7 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_is_refused() {
-        let whole = answer(0x81, LONGEST, b"veth\0", 1);
+        let whole = answer(0x81, LENGTH, b"veth\0", 1);
         for length in [0, 7, 11, 18, whole.len() - 1] {
             assert!(decode(&whole[..length]).is_err(), "{length}");
         }

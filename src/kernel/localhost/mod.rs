@@ -122,17 +122,13 @@ fn take(socket: &mut Socket, steps: impl IntoIterator<Item = Step>) -> Result<()
 
 fn links(socket: &mut Socket) -> Result<[Option<Link>; 2], ObserveError> {
     let mut found = [Ok(None), Ok(None)];
-    socket.exchange(
-        ENDS,
-        link::question,
-        |end, answer| {
-            let [near, far] = &mut found;
-            *(if end == End::Near { near } else { far }) = match answer {
-                Answer::Refused(Errno::ENODEV) => Ok(None),
-                answer => data(WHAT, answer, link::decode).map(Some),
-            };
-        },
-    );
+    socket.exchange(ENDS, link::question, |end, answer| {
+        let [near, far] = &mut found;
+        *(if end == End::Near { near } else { far }) = match answer {
+            Answer::Refused(Errno::ENODEV) => Ok(None),
+            answer => data(WHAT, answer, link::decode).map(Some),
+        };
+    });
     let [near, far] = found;
     Ok([near?, far?])
 }

@@ -106,9 +106,11 @@ impl Cluster {
         let has_any = !self.of_cluster(&endpoints).is_empty();
         if let Some(number) = port.node_port.filter(|_| has_any && self.has_localhost(family)) {
             let client = AddressPort { address: Ipv4Addr::LOCALHOST.into(), protocol: port.protocol, port: number };
-            let member =
-                if port.protocol == Protocol::Sctp { Member::AddressPort(client) } else { Member::Port(number) };
-            add(all, member, None);
+            match port.protocol {
+                Protocol::Tcp => add(SetKind::LocalhostTcp, Member::Port(number), None),
+                Protocol::Udp => add(SetKind::LocalhostUdp, Member::Port(number), None),
+                Protocol::Sctp => add(SetKind::LocalhostSctp, Member::AddressPort(client), None),
+            }
             let far = AddressPort { address: [169, 254, 255, 119].into(), ..client };
             add(SetKind::ShortCircuit, Member::AddressPort(far), Some(mark));
         }
