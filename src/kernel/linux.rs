@@ -245,19 +245,14 @@ impl Linux {
             };
         }
         let mut failures = Vec::new();
-        let mut report = |(index, op): (usize, &Op), answer: Answer<'_>| match answer {
+        let report = |(index, op): (usize, &Op), answer: Answer<'_>| match answer {
             Answer::Data(_) => {}
             Answer::Refused(errno) => failures.push(Failure { index, cause: cause(op, errno) }),
             Answer::Lost(errno) => failures.push(Failure { index, cause: Cause::Unknown(errno) }),
         };
         let ipvs = self.ipvs;
         match phase {
-            Phase::Connect | Phase::Disconnect => {
-                for item in ops {
-                    let outcome = localhost::apply(&mut self.route, item.1);
-                    outcome.unwrap_or_else(|errno| report(item, Answer::Refused(errno)));
-                }
-            }
+            Phase::Connect | Phase::Disconnect => localhost::apply(&mut self.route, ops, report),
             Phase::Expose | Phase::Hide => {
                 self.route.exchange(ops, |batch, (_, op)| route::operation(batch, op), report)
             }

@@ -67,15 +67,20 @@ pub fn observe(socket: &mut Socket) -> Result<Option<LocalhostPath>, ObserveErro
     Ok((!is_nothing).then_some(if is_whole { LocalhostPath::Whole } else { LocalhostPath::Broken }))
 }
 
-/// Does what an operation says; for others it does nothing.
-///
-/// # Errors
-/// The kernel's reason for the first request that it refused.
-pub fn apply(socket: &mut Socket, op: &Op) -> Result<(), Errno> {
-    match op {
-        Op::MakeLocalhostPath => make(socket),
-        Op::RemoveLocalhostPath => remove(socket),
-        _ => Ok(()),
+/// Does what operations say, and reports those that failed, with the answer to the first request that was refused; others
+/// than those on the way it passes over.
+pub fn apply<'o>(
+    socket: &mut Socket,
+    ops: impl IntoIterator<Item = (usize, &'o Op)>,
+    mut report: impl FnMut((usize, &'o Op), Answer<'_>),
+) {
+    for (index, op) in ops {
+        let outcome = match op {
+            Op::MakeLocalhostPath => make(socket),
+            Op::RemoveLocalhostPath => remove(socket),
+            _ => Ok(()),
+        };
+        outcome.unwrap_or_else(|errno| report((index, op), Answer::Refused(errno)));
     }
 }
 
