@@ -14,7 +14,7 @@ use ipvsd::desired::{Locals, Plan, Traffic};
 use ipvsd::diff::diff;
 use ipvsd::kernel::Errno;
 use ipvsd::kernel::fake::FakeKernel;
-use ipvsd::model::{Family, Model, Op, VirtualServerKey};
+use ipvsd::model::{Family, LocalhostPath, Model, Op, VirtualServerKey};
 use ipvsd::reconcile::{Options, Reconciler, Takeover};
 use ipvsd::state::{Change, State};
 use proptest::prelude::*;
@@ -107,6 +107,7 @@ proptest! {
             if has_netfilter {
                 reconciler.kernel_mut().model.sets.extend(mess.sets.clone());
                 reconciler.kernel_mut().model.rules.extend(mess.rules.clone());
+                reconciler.kernel_mut().model.localhost_path = mess.localhost_path.map(|_| LocalhostPath::Broken);
             }
             meddle(reconciler.kernel_mut(), mess, trouble);
             reconciler.pass(now);

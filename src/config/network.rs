@@ -120,6 +120,7 @@ pub(super) fn netfilter(detect_local: &DetectLocal, masquerade: Masquerade) -> N
         families: Families::BOTH,
         masquerade_bit: MasqueradeBit::new(masquerade.bit).unwrap_or_default(),
         masquerade_all: masquerade.all,
+        localhost_node_ports: masquerade.localhost_node_ports,
         detect_local: match detect_local {
             DetectLocal::ClusterCidr(cidrs) => desired::DetectLocal::ClusterCidr(cidrs.clone()),
             DetectLocal::NodeCidr => desired::DetectLocal::NodeCidr,

@@ -1,6 +1,7 @@
 //! Where a Service port's traffic comes in: cluster, external and load-balancer addresses, and node ports.
 
 use super::{Settings, node_ports};
+use crate::model::localhost::FAR_ADDRESS;
 use crate::model::{Family, VirtualServerKey};
 use crate::state::{Service, ServicePort, State, TrafficPolicy};
 use std::fmt;
@@ -70,6 +71,18 @@ pub fn of_port<'a>(
         addresses.map(move |address| frontend(address, number, Field::NodePort(index)))
     });
     vips.chain(node_ports)
+}
+
+/// The way in from the node's loopback addresses to the Service's `index`-th port. It has no virtual server by its address,
+/// and leads to all endpoints, as everything does that comes from the node.
+pub fn on_localhost(service: &Service, (index, port): (usize, &ServicePort), settings: &Settings) -> Option<Frontend> {
+    let number = port.node_port.filter(|_| node_ports::are_on_localhost(settings))?;
+    service.families.contains(Family::Ipv4).then(|| Frontend {
+        key: VirtualServerKey::new(FAR_ADDRESS.into(), number, port.protocol),
+        field: Field::NodePort(index),
+        policy: TrafficPolicy::Cluster,
+        port: index,
+    })
 }
 
 /// The Service's addresses that are used, and where they stand.

@@ -1,9 +1,10 @@
 //! On which of the node's addresses node ports are.
 
-use super::Settings;
+use super::{NetfilterSettings, Settings};
 use crate::model::Family;
+use crate::model::localhost::{FAR_ADDRESS, NEAR_ADDRESS};
 use crate::state::State;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The operator's choice among the node's addresses, kube-proxy's `nodePortAddresses`.
@@ -30,6 +31,29 @@ impl NodePortAddresses {
             Self::Primary => false,
         }
     }
+
+    /// Whether any loopback address of IPv4 is chosen.
+    fn include_loopback(&self) -> bool {
+        let loopback = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+        let meets = |range: &IpNet| matches!(range, IpNet::V4(range) if range.contains(&loopback.addr()) || loopback.contains(&range.addr()));
+        match self {
+            Self::Within(ranges) => self.is_all_of(Family::Ipv4) || ranges.iter().any(meets),
+            other => other.is_all_of(Family::Ipv4),
+        }
+    }
+}
+
+/// Whether node ports are to be on loopback addresses of IPv4 too, by way of netfilter.
+pub fn are_on_localhost(settings: &Settings) -> bool {
+    let is_wanted =
+        |netfilter: &NetfilterSettings| netfilter.localhost_node_ports && netfilter.families.contains(Family::Ipv4);
+    settings.netfilter.as_ref().is_some_and(is_wanted) && settings.node_ports.include_loopback()
+}
+
+/// The address of the node that is in the way of node ports on loopback addresses, if there is one: our own way has the
+/// same.
+pub fn taken_on_the_way(state: &State) -> Option<Ipv4Addr> {
+    [NEAR_ADDRESS, FAR_ADDRESS].into_iter().find(|address| state.node().addresses.contains(&(*address).into()))
 }
 
 /// The node's addresses with node ports, of both families.
@@ -138,6 +162,42 @@ mod tests {
             let settings = Settings { node_ports, ..Settings::default() };
             assert_eq!(addresses(&settings, &State::default()).next(), None);
         }
+    }
+
+    #[test]
+    fn loopback_addresses_are_chosen_by_all_or_by_name_where_netfilter_can_lead_there() {
+        let settings = |node_ports, netfilter| Settings { node_ports, netfilter, ..Settings::default() };
+        let on = || Some(NetfilterSettings::default());
+        for (ranges, wanted) in [
+            ("", true),
+            ("0.0.0.0/0", true),
+            ("::/0", true),
+            ("127.0.0.0/8", true),
+            ("192.0.2.0/24 127.0.0.1/32", true),
+            ("126.0.0.0/7", true),
+            ("192.0.2.0/24", false),
+            ("::1/128 192.0.2.0/24", false),
+        ] {
+            let within = NodePortAddresses::Within(list(ranges));
+            assert_eq!(are_on_localhost(&settings(within, on())), wanted, "{ranges}");
+        }
+        assert!(are_on_localhost(&settings(NodePortAddresses::Any, on())));
+        assert!(!are_on_localhost(&settings(NodePortAddresses::Primary, on())));
+        assert!(!are_on_localhost(&settings(NodePortAddresses::Any, None)));
+        for netfilter in [
+            NetfilterSettings { localhost_node_ports: false, ..NetfilterSettings::default() },
+            NetfilterSettings { families: [Family::Ipv6].into_iter().collect(), ..NetfilterSettings::default() },
+        ] {
+            assert!(!are_on_localhost(&settings(NodePortAddresses::Any, Some(netfilter))));
+        }
+    }
+
+    #[test]
+    fn an_address_of_the_node_may_be_in_the_way() {
+        let mut state = state("");
+        assert_eq!(taken_on_the_way(&state), None);
+        state.apply(Change::Node(Node { addresses: [FAR_ADDRESS.into()].into(), ..Node::default() }));
+        assert_eq!(taken_on_the_way(&state), Some(FAR_ADDRESS));
     }
 
     #[test]

@@ -33,18 +33,20 @@ impl Part {
         let mut local_addresses = LocalAddresses::of(service);
         for (index, port) in service.ports.iter().enumerate() {
             let frontends: Vec<Frontend> = frontends::of_port(service, (index, port), state, settings).collect();
+            let localhost = frontends::on_localhost(service, (index, port), settings);
             for family in service.families.iter() {
                 let frontends: Vec<&Frontend> = frontends.iter().filter(|one| one.key.family() == family).collect();
-                if frontends.is_empty() && local_addresses.0.is_empty() {
+                let localhost = localhost.as_ref().filter(|one| one.key.family() == family);
+                if frontends.is_empty() && localhost.is_none() && local_addresses.0.is_empty() {
                     continue;
                 }
                 let candidates = Candidates::of(state.slices(&service.name), (&port.name, port.protocol), family);
                 local_addresses.extend(&candidates, family);
-                let backends = candidates.backends(uses(&frontends), zone);
+                let backends = candidates.backends(uses(&frontends, localhost), zone);
                 let spec = ipvs::spec(service, family, settings);
                 part.serve(service, (&frontends, &backends), spec);
                 let (frontends, candidates, backends) = (&frontends, &candidates, &backends);
-                let decided = DecidedPort { service, port, family, frontends, candidates, backends };
+                let decided = DecidedPort { service, port, family, frontends, localhost, candidates, backends };
                 part.netfilter.add_port(decided, settings, state);
             }
         }
@@ -83,10 +85,10 @@ impl Part {
 }
 
 /// A client on this node may use any endpoint even where the policy for those from outside is `Local`.
-fn uses(frontends: &[&Frontend]) -> Uses {
+fn uses(frontends: &[&Frontend], localhost: Option<&Frontend>) -> Uses {
     let is_cluster = |one: &&Frontend| one.policy == TrafficPolicy::Cluster || one.field.is_external();
     let is_local = |one: &&Frontend| one.policy == TrafficPolicy::Local;
-    Uses { cluster: frontends.iter().any(is_cluster), local: frontends.iter().any(is_local) }
+    Uses { cluster: frontends.iter().chain(&localhost).any(is_cluster), local: frontends.iter().any(is_local) }
 }
 
 /// The addresses of ready endpoints on this node, of any port; no families where nobody asks.

@@ -5,17 +5,21 @@
 //! The other one is told, and gets it when it is free.
 
 use super::Settings;
+use super::frontends::Frontend;
 use super::local::{LocalPart, Locals};
 use super::netfilter::NetfilterPlan;
 use super::part::{Part, problem};
 use crate::model::{VirtualServer, VirtualServerKey};
-use crate::state::{ObjectName, Problem, Service, State};
+use crate::state::{ObjectName, Problem, Service, State, TrafficPolicy};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 /// For the 4,096th port in a cluster with an external policy of `Local`.
 const NO_MARK: &str = "all firewall marks are in use: clients on this node reach the endpoints of this node only";
+
+/// For the 3,073rd node port in a cluster.
+const NO_MARK_FOR_LOCALHOST: &str = "all firewall marks for it are in use: the port is not on 127.0.0.1";
 
 /// Every wanted virtual server, with the Service that has it.
 #[derive(Debug, Default)]
@@ -119,7 +123,7 @@ impl Plan {
         let (mut short_circuits, members, without) = self.netfilter.give_marks(name, &mut part.netfilter);
         part.virtual_servers.append(&mut short_circuits);
         let mut problems = part.problems;
-        problems.extend(without.iter().map(|frontend| problem(service, frontend.field.to_string(), NO_MARK.into())));
+        problems.extend(without.iter().map(|frontend| without_mark(service, frontend)));
         let mut keys = Vec::with_capacity(part.virtual_servers.len());
         for (key, (frontend, server)) in part.virtual_servers {
             match self.held.get_mut(&key) {
@@ -172,4 +176,12 @@ impl Plan {
     ) -> impl Iterator<Item = VirtualServerKey> {
         keys.into_iter().copied().inspect(|key| drop(self.held.remove(key)))
     }
+}
+
+fn without_mark(service: &Service, frontend: &Frontend) -> Problem {
+    let message = match frontend.policy {
+        TrafficPolicy::Local => NO_MARK,
+        TrafficPolicy::Cluster => NO_MARK_FOR_LOCALHOST,
+    };
+    problem(service, frontend.field.to_string(), message.into())
 }

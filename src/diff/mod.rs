@@ -6,7 +6,9 @@
 mod netfilter;
 
 use crate::model::netfilter::{Capacity, Mark, Member, RuleSettings, Set, SetKey};
-use crate::model::{Destinations, Family, Leftover, Model, Op, RouteSpec, VirtualServer, VirtualServerKey};
+use crate::model::{
+    Destinations, Family, Leftover, LocalhostPath, Model, Op, RouteSpec, VirtualServer, VirtualServerKey,
+};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -21,6 +23,7 @@ pub fn diff(wanted: &Model, found: &Model) -> Vec<Op> {
     steps.kube_proxy_leftovers(&found.kube_proxy_leftovers, |leftover| wanted.kube_proxy_leftovers.contains(&leftover));
     pairs(&wanted.sets, &found.sets, |key, wanted, found| steps.set(*key, wanted, found));
     pairs(&wanted.rules, &found.rules, |family, wanted, found| steps.rules(*family, wanted, found));
+    steps.localhost_path(wanted.localhost_path.is_some(), found.localhost_path);
     steps.into_ops()
 }
 
@@ -81,6 +84,15 @@ impl Steps {
     /// Compares the rules of a family.
     pub fn rules(&mut self, family: Family, wanted: Option<&RuleSettings>, found: Option<&RuleSettings>) {
         self.ops.extend(netfilter::rules(family, wanted, found));
+    }
+
+    /// Compares the way from 127.0.0.1, which is wanted whole or not at all.
+    pub fn localhost_path(&mut self, is_wanted: bool, found: Option<LocalhostPath>) {
+        self.ops.extend(match (is_wanted, found) {
+            (true, None | Some(LocalhostPath::Broken)) => Some(Op::MakeLocalhostPath),
+            (false, Some(_)) => Some(Op::RemoveLocalhostPath),
+            _ => None,
+        });
     }
 
     /// All operations, sorted by phase.

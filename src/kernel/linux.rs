@@ -9,7 +9,7 @@ use super::netfilter::Netfilter;
 use super::netlink::family::{self, FamilyError};
 use super::netlink::socket::RECEIVE_BUFFER;
 use super::netlink::{Answer, Counters, Malformed, Socket};
-use super::{Cause, Errno, Failure, Kernel, Observation, ObserveError, Scope, device, modules, route};
+use super::{Cause, Errno, Failure, Kernel, Observation, ObserveError, Scope, device, localhost, modules, route};
 use crate::model::{Destinations, Family, Model, Op, Phase, SchedulerName, VirtualServer, VirtualServerKey};
 use neli::consts::socket::NlFamily;
 use std::collections::BTreeSet;
@@ -252,6 +252,7 @@ impl Linux {
         };
         let ipvs = self.ipvs;
         match phase {
+            Phase::Connect | Phase::Disconnect => localhost::apply(&mut self.route, ops, report),
             Phase::Expose | Phase::Hide => {
                 self.route.exchange(ops, |batch, (_, op)| route::operation(batch, op), report)
             }
@@ -288,6 +289,7 @@ impl Kernel for Linux {
                 self.observe_kube_proxy_device(&mut observation.model)?;
                 if let Some(netfilter) = &mut self.netfilter {
                     netfilter.observe(&mut observation)?;
+                    observation.model.localhost_path = localhost::observe(&mut self.route)?;
                 }
                 self.virtual_servers()?
             }
@@ -350,7 +352,7 @@ fn info(generic: &mut Socket, ipvs: Encoder) -> Result<Info, ObserveError> {
 }
 
 /// The value in an answer that should have one.
-fn data<T>(
+pub(super) fn data<T>(
     what: &'static str,
     answer: Answer<'_>,
     decode: impl FnOnce(&[u8]) -> Result<T, Malformed>,

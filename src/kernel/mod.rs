@@ -8,6 +8,7 @@ pub mod ipset;
 pub mod iptables;
 pub mod ipvs;
 pub mod linux;
+pub mod localhost;
 pub mod modules;
 pub mod netfilter;
 pub mod netlink;

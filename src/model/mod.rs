@@ -6,6 +6,7 @@
 
 pub mod address;
 mod leftover;
+pub mod localhost;
 pub mod netfilter;
 pub mod op;
 pub mod text;
@@ -15,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 pub use leftover::Leftover;
+pub use localhost::LocalhostPath;
 use netfilter::{RuleSettings, Set, SetKey};
 pub use op::{Op, Phase};
 pub use virtual_server::{
@@ -44,6 +46,8 @@ pub struct Model {
     pub sets: BTreeMap<SetKey, Set>,
     /// Netfilter's rules of each family that has them whole.
     pub rules: BTreeMap<Family, RuleSettings>,
+    /// The way by which node ports are on 127.0.0.1, if there is any of it.
+    pub localhost_path: Option<LocalhostPath>,
 }
 
 impl Model {

@@ -2,8 +2,8 @@
 
 use super::netfilter::{Capacity, Mark, Member, RuleSettings, Set, SetKey};
 use super::{
-    DestinationKey, DestinationSpec, Family, Leftover, Model, RouteSpec, VirtualServer, VirtualServerKey,
-    VirtualServerSpec,
+    DestinationKey, DestinationSpec, Family, Leftover, LocalhostPath, Model, RouteSpec, VirtualServer,
+    VirtualServerKey, VirtualServerSpec,
 };
 use std::net::IpAddr;
 
@@ -48,14 +48,21 @@ pub enum Op {
     RemoveRules(Family),
     /// Removes something that kube-proxy left.
     RemoveLeftover(Leftover),
+    /// Makes the way from 127.0.0.1 to IPVS whole, whatever there is of it.
+    MakeLocalhostPath,
+    /// Removes the way from 127.0.0.1 to IPVS.
+    RemoveLocalhostPath,
 }
 
 /// When an operation's turn comes. A packet that reaches a VIP must find its virtual server complete, so a VIP
 /// is exposed last and hidden first; what goes away goes after what replaces it has come, so does what kube-proxy's
-/// other modes left, and what kube-proxy kept VIPs local with goes last. Sets and rules are ready before the first virtual server, so that no connection is
-/// forwarded that should have been masqueraded or dropped; rules refer to sets.
+/// other modes left, and what kube-proxy kept VIPs local with goes last. Sets and rules are ready before the first
+/// virtual server, so that no connection is forwarded that should have been masqueraded or dropped; rules refer to
+/// sets, and lead to the way from 127.0.0.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// The way from 127.0.0.1 comes.
+    Connect,
     /// Sets and members that come or change.
     Sets,
     /// Rules that come or change.
@@ -76,6 +83,8 @@ pub enum Phase {
     Unrule,
     /// Members and sets that go.
     Unset,
+    /// The way from 127.0.0.1 goes.
+    Disconnect,
     /// kube-proxy's device goes.
     Relieve,
 }
@@ -102,6 +111,8 @@ impl Op {
             Self::RemoveLeftover(..) => Phase::Clear,
             Self::RemoveRules(..) => Phase::Unrule,
             Self::RemoveMember(..) | Self::DestroySet(..) => Phase::Unset,
+            Self::MakeLocalhostPath => Phase::Connect,
+            Self::RemoveLocalhostPath => Phase::Disconnect,
         }
     }
 
@@ -128,6 +139,8 @@ impl Op {
             Self::RemoveRules(..) => "remove rules",
             Self::RemoveLeftover(Leftover::Rules(_) | Leftover::OtherRules(_)) => "remove kube-proxy's rules",
             Self::RemoveLeftover(Leftover::Table(_)) => "remove kube-proxy's table",
+            Self::MakeLocalhostPath => "make localhost path",
+            Self::RemoveLocalhostPath => "remove localhost path",
         }
     }
 
@@ -212,6 +225,11 @@ impl Model {
                 self.kube_proxy_leftovers.remove(&leftover);
                 Ok(())
             }
+            Op::MakeLocalhostPath => {
+                self.localhost_path = Some(LocalhostPath::Whole);
+                Ok(())
+            }
+            Op::RemoveLocalhostPath => self.localhost_path.take().map(|_| ()).ok_or(Refusal::Missing),
             Op::CreateSet(..)
             | Op::ResizeSet(..)
             | Op::DestroySet(_)

@@ -9,10 +9,12 @@
 //!   10.0.0.1,tcp:80
 //! rules ipv4 masquerade 0x4000, pods from 10.244.0.0/16
 //! kube-proxy's rules ipv4
+//! localhost by ipvsd-lo0
 //! ```
 //! An operation is the same line behind `+` (comes), `~` (changes to) or `-` (goes); a destination's line then
 //! names its virtual server first, and a member's its set.
 
+use super::localhost::{LocalhostPath, NEAR_DEVICE};
 use super::netfilter::{AddressPort, Mark, Member, RuleSettings, Set, SetKey};
 use super::{
     DestinationKey, DestinationSpec, Family, Forwarding, KUBE_PROXY_DEVICE, Model, Op, Persistence, Protocol,
@@ -175,6 +177,11 @@ impl Display for Model {
         }
         self.rules.iter().try_for_each(|(family, settings)| writeln!(f, "{}", Rules(*family, *settings)))?;
         self.kube_proxy_leftovers.iter().try_for_each(|leftover| writeln!(f, "{leftover}"))?;
+        match self.localhost_path {
+            Some(LocalhostPath::Whole) => writeln!(f, "localhost by {NEAR_DEVICE}")?,
+            Some(LocalhostPath::Broken) => writeln!(f, "localhost by {NEAR_DEVICE}, not whole")?,
+            None => {}
+        }
         let Some(addresses) = &self.kube_proxy_device else { return Ok(()) };
         write!(f, "device {KUBE_PROXY_DEVICE}")?;
         addresses.iter().try_for_each(|address| write!(f, " {address}"))?;
@@ -204,6 +211,8 @@ impl Display for Op {
             Self::SetRules(family, settings) => write!(f, "~ {}", Rules(*family, *settings)),
             Self::RemoveRules(family) => write!(f, "- rules {family}"),
             Self::RemoveLeftover(leftover) => write!(f, "- {leftover}"),
+            Self::MakeLocalhostPath => write!(f, "+ localhost by {NEAR_DEVICE}"),
+            Self::RemoveLocalhostPath => write!(f, "- localhost by {NEAR_DEVICE}"),
         }
     }
 }
@@ -224,6 +233,13 @@ mod tests {
     }
 
     #[test]
+    fn the_way_from_localhost_is_a_line_of_the_model() {
+        let path = |localhost_path| Model { localhost_path, ..Model::default() }.to_string();
+        assert_eq!(path(Some(LocalhostPath::Whole)), "localhost by ipvsd-lo0\n");
+        assert_eq!(path(Some(LocalhostPath::Broken)), "localhost by ipvsd-lo0, not whole\n");
+    }
+
+    #[test]
     fn operations_read_like_the_lines_of_a_model() {
         let key = VirtualServerKey::new("fd00::1".parse().unwrap(), 53, Protocol::Udp);
         let spec = VirtualServerSpec {
@@ -234,6 +250,8 @@ mod tests {
         let destination = DestinationKey { address: "fd00::2".parse().unwrap(), port: 5353 };
         let ops = [
             (Op::RemoveKubeProxyDevice, "- device kube-ipvs0"),
+            (Op::MakeLocalhostPath, "+ localhost by ipvsd-lo0"),
+            (Op::RemoveLocalhostPath, "- localhost by ipvsd-lo0"),
             (Op::AddVirtualServer(key, spec), "+ udp [fd00::1]:53 mh flags port,0x20 persistent 300"),
             (
                 Op::UpdateDestination(key, destination, DestinationSpec::masquerading(3).drained()),

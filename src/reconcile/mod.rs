@@ -7,6 +7,7 @@
 
 mod check;
 mod leftovers;
+mod localhost;
 mod netfilter;
 pub mod pace;
 mod report;
@@ -21,6 +22,7 @@ use crate::model::{Family, Op, SchedulerName, VirtualServerKey};
 use crate::state::{Change, ObjectRef, Origin, Problem, Service, State};
 use check::Check;
 use leftovers::{Clearing, Stages};
+use localhost::Localhost;
 use netfilter::Netfilter;
 use pace::{Due, Intervals, Pace};
 pub use report::Report;
@@ -64,6 +66,7 @@ pub struct Reconciler<K> {
     clearing: Clearing,
     /// When schedulers that could not be loaded are tried again.
     schedulers_again: Moment,
+    localhost: Localhost,
 }
 
 /// What a pass has read before it decides.
@@ -102,6 +105,7 @@ impl<K: Kernel> Reconciler<K> {
             found: Observation::default(),
             clearing: Clearing::default(),
             schedulers_again: Moment::ZERO,
+            localhost: Localhost::default(),
         }
     }
 
@@ -170,7 +174,9 @@ impl<K: Kernel> Reconciler<K> {
     pub fn problems(&self) -> Vec<Problem> {
         let conflicts = self.found.foreign.iter().filter_map(|key| self.conflict(key));
         let held = self.found.held.iter().map(|held| leftovers::on_this_node(held.to_string()));
-        self.plan.problems().cloned().chain(conflicts).chain(held).chain(self.clearing.problems()).collect()
+        let localhost = self.localhost.problem(&self.settings, &self.state);
+        let of_node = held.chain(self.clearing.problems()).chain(localhost);
+        self.plan.problems().cloned().chain(conflicts).chain(of_node).collect()
     }
 
     /// The Service behind a virtual server, for messages.
@@ -291,12 +297,13 @@ impl<K: Kernel> Reconciler<K> {
         Ok(seen)
     }
 
-    /// Decides and applies; once more if that showed that schedulers are missing.
+    /// Decides and applies; once more if that showed that schedulers are missing, or the way from 127.0.0.1.
     fn settle(&mut self, reading: &Reading, now: Moment) -> Report {
         let is_whole = reading.is_whole();
         let mut report = Report { read_all: is_whole, checked: is_whole, ..Report::default() };
         self.apply(reading, now, &mut report);
-        if self.note_missing_schedulers(&report.failed, now) {
+        let decided_wrongly = self.localhost.note(&mut report, self.found.model.localhost_path, now);
+        if self.note_missing_schedulers(&report.failed, now) | decided_wrongly {
             report.failed.clear();
             let seen = self.kernel.observe(Scope::All);
             self.found = match seen.and_then(|seen| self.with_all_of_ours(seen)) {
@@ -372,16 +379,21 @@ impl<K: Kernel> Reconciler<K> {
             steps.virtual_server(*key, kept.as_deref(), found);
         }
         let takes_over = self.options.takeover.is_on();
+        let localhost = Localhost::is_wanted(&self.settings, &self.state);
         let settings = self.settings.netfilter.as_ref();
         let netfilter = Netfilter { settings, state: &self.state, found: &self.found.model, takes_over };
-        netfilter.decide(&mut self.plan, reading.is_whole(), &mut steps);
+        let all = reading.is_whole();
+        netfilter.decide(&mut self.plan, (all, localhost && self.localhost.is_usable()), &mut steps);
         self.decide_routes(reading, (&touched, &served), &mut steps);
-        if reading.is_whole() {
+        if all {
             // While some Service cannot be read, its node ports cannot be recognised.
             let stays = self.state.is_in_doubt() || takeover::others_need_device(&self.found);
             steps.kube_proxy_device(stays, self.found.model.kube_proxy_device.is_some());
             let is_replaced = |family| !self.state.is_in_doubt() && netfilter.replaces_kube_proxy(family);
             self.clearing.decide(&self.found.model, is_replaced, &mut steps);
+            if !localhost || self.localhost.is_tried(now) {
+                steps.localhost_path(localhost, self.found.model.localhost_path);
+            }
         }
         steps.into_ops()
     }

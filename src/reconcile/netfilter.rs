@@ -25,8 +25,9 @@ pub struct Netfilter<'a> {
 
 impl Netfilter<'_> {
     /// Compares what may be different: everything with `all`, else the members that the plan touched and the rules.
-    pub fn decide(&self, plan: &mut Plan, all: bool, steps: &mut Steps) {
-        let wanted = rules(self.settings, self.state);
+    /// `localhost` says whether rules are to lead from 127.0.0.1 to node ports.
+    pub fn decide(&self, plan: &mut Plan, (all, localhost): (bool, bool), steps: &mut Steps) {
+        let wanted = rules(self.settings, self.state, localhost);
         let touched = plan.netfilter_mut().claims.take_touched();
         let claims = &plan.netfilter().claims;
         if all {

@@ -171,6 +171,7 @@ fn what_is_not_there_cannot_be_changed_or_removed(kernel: &mut dyn Kernel) {
         Op::RemoveDestination(absent, real),
         Op::RemoveDestination(present, real),
         Op::RemoveVirtualServer(absent),
+        Op::RemoveLocalhostPath,
         Op::RemoveKubeProxyDevice,
     ];
     let failures = kernel.apply(&ops);

@@ -82,6 +82,12 @@ impl GoldenRig {
         self.now = Duration::ZERO;
     }
 
+    /// The same, with other settings of netfilter.
+    pub fn restart_with(&mut self, netfilter: NetfilterSettings) {
+        self.settings.netfilter = Some(netfilter);
+        self.restart();
+    }
+
     /// Takes changes in and programs them; nothing may fail.
     pub fn program(&mut self, changes: impl IntoIterator<Item = Change>) -> Report {
         self.reconciler.take(changes);
@@ -122,6 +128,13 @@ impl GoldenRig {
             Change::EndpointSlice(Arc::new(slice(service, family, endpoints.collect())))
         };
         FAMILIES.map(of_family).into()
+    }
+
+    /// A slice with one endpoint on this node, wherever it is.
+    pub fn slice_to(&self, service: &Service, to: SocketAddr) -> Change {
+        let mut slice = slice(service, Family::of(to.ip()), vec![endpoint(to.ip(), true)]);
+        slice.ports[0].port = to.port();
+        Change::EndpointSlice(Arc::new(slice))
     }
 
     /// Sends one request.

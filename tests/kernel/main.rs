@@ -28,6 +28,7 @@ mod demo;
 mod golden;
 mod golden_rig;
 mod lab;
+mod localhost;
 mod migration;
 mod netfilter;
 mod network;
@@ -70,6 +71,7 @@ fn trials() -> Vec<Trial> {
         cost::trials(),
         demo::trials(),
         golden::trials(),
+        localhost::trials(),
         migration::trials(),
         netfilter::trials(),
         network::trials(),

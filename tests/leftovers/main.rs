@@ -3,7 +3,13 @@
 //!
 //! The rules are in `tests/fixtures/kube-proxy`. Traffic through IPVS while they go is for `tests/kernel/migration.rs`.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 #[allow(dead_code, reason = "where these tests run is decided here")]
 #[path = "../kernel/lab.rs"]

@@ -51,7 +51,13 @@ fn connections_go_on() {
     let network = Network::build(3).unwrap();
     let start = |host: &Host| Backend::start(&host.name, &host.namespace, &[Port::Lines(9090)]).unwrap();
     let _backends: Vec<_> = network.backends.iter().map(start).collect();
-    let on_node = |work: fn()| network.node.run(|| Ok(work())).unwrap();
+    let on_node = |work: fn()| {
+        let done = network.node.run(|| {
+            work();
+            Ok(())
+        });
+        done.unwrap();
+    };
     on_node(load);
     let talk_to = |vip: &str| -> SocketAddr { vip.parse().unwrap() };
     let mut conversations: Vec<_> = ["10.96.0.10:90", "[fd00:96::10]:90"]

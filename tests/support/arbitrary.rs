@@ -4,8 +4,8 @@ use ipnet::IpNet;
 use ipvsd::desired::{DetectLocal, NetfilterSettings, NodePortAddresses, Settings};
 use ipvsd::model::netfilter::{AddressPort, Capacity, Mark, Member, RuleSettings, Set, SetKey, SetKind};
 use ipvsd::model::{
-    DestinationKey, DestinationSpec, Family, Forwarding, Leftover, Model, Persistence, Protocol, RouteSpec,
-    SchedulerFlags, VirtualServer, VirtualServerKey, VirtualServerSpec,
+    DestinationKey, DestinationSpec, Family, Forwarding, Leftover, LocalhostPath, Model, Persistence, Protocol,
+    RouteSpec, SchedulerFlags, VirtualServer, VirtualServerKey, VirtualServerSpec,
 };
 use ipvsd::state::{
     Change, Endpoint, EndpointSlice, Families, Node, NodeHint, NodeObject, ObjectName, Origin, Scheduling, Service,
@@ -24,8 +24,16 @@ pub fn model() -> impl Strategy<Value = Model> {
     let route =
         option::of(Just("192.0.2.1".parse().unwrap())).prop_map(|preferred_source| RouteSpec { preferred_source });
     let rules = btree_map(prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)], rule_settings(), 0..3);
-    (btree_map(virtual_server_key(), server, 0..6), btree_map(vip(), route, 0..4), sets(), rules).prop_map(
-        |(virtual_servers, routes, sets, rules)| Model { virtual_servers, routes, sets, rules, ..Model::default() },
+    let path = option::of(Just(LocalhostPath::Whole));
+    (btree_map(virtual_server_key(), server, 0..6), btree_map(vip(), route, 0..4), sets(), rules, path).prop_map(
+        |(virtual_servers, routes, sets, rules, localhost_path)| Model {
+            virtual_servers,
+            routes,
+            sets,
+            rules,
+            localhost_path,
+            ..Model::default()
+        },
     )
 }
 
@@ -44,17 +52,27 @@ fn address_port() -> impl Strategy<Value = AddressPort> {
 }
 
 fn rule_settings() -> impl Strategy<Value = RuleSettings> {
-    let text = prop_oneof![Just("masquerade 0x4000"), Just("masquerade 0x4000, all, pods from 10.244.0.0/16")];
+    let text = prop_oneof![
+        Just("masquerade 0x4000"),
+        Just("masquerade 0x4000, localhost"),
+        Just("masquerade 0x4000, all, pods from 10.244.0.0/16")
+    ];
     text.prop_map(|text| text.parse().unwrap())
 }
 
-/// As [`model`], and perhaps with what kube-proxy left.
+/// As [`model`], and perhaps with what kube-proxy left, and without a part of the way from 127.0.0.1.
 pub fn found_model() -> impl Strategy<Value = Model> {
     let family = || prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)];
     let rules = [Leftover::Rules, Leftover::OtherRules, Leftover::Table];
     let leftover = (0..3_usize, family()).prop_map(move |(kind, family)| rules[kind](family));
-    (model(), option::of(btree_set(vip(), 0..3)), btree_set(leftover, 0..3)).prop_map(
-        |(model, kube_proxy_device, kube_proxy_leftovers)| Model { kube_proxy_device, kube_proxy_leftovers, ..model },
+    let path = option::of(prop_oneof![Just(LocalhostPath::Whole), Just(LocalhostPath::Broken)]);
+    (model(), option::of(btree_set(vip(), 0..3)), btree_set(leftover, 0..3), path).prop_map(
+        |(model, kube_proxy_device, kube_proxy_leftovers, localhost_path)| Model {
+            kube_proxy_device,
+            kube_proxy_leftovers,
+            localhost_path,
+            ..model
+        },
     )
 }
 
@@ -215,6 +233,7 @@ pub fn settings() -> impl Strategy<Value = Settings> {
         3 => Just(NodePortAddresses::Any),
         1 => Just(NodePortAddresses::Primary),
         1 => Just(NodePortAddresses::Within(vec!["192.0.2.8/29".parse().unwrap()])),
+        1 => Just(NodePortAddresses::Within(vec!["127.0.0.0/8".parse().unwrap()])),
         1 => Just(NodePortAddresses::Within(vec!["192.0.2.0/29".parse().unwrap(), "::/0".parse().unwrap()])),
     ];
     let bind_address = option::weighted(0.2, Just("192.0.2.9".parse().unwrap()));
@@ -238,12 +257,15 @@ fn netfilter_settings() -> impl Strategy<Value = NetfilterSettings> {
         Just(DetectLocal::NodeCidr),
     ];
     let families = prop_oneof![3 => Just(Families::BOTH), 1 => Just(Families { ipv4: true, ipv6: false })];
-    (detect_local, families, any::<bool>()).prop_map(|(detect_local, families, masquerade_all)| NetfilterSettings {
-        detect_local,
-        families,
-        masquerade_all,
-        ..NetfilterSettings::default()
-    })
+    (detect_local, families, any::<bool>(), any::<bool>()).prop_map(
+        |(detect_local, families, masquerade_all, localhost_node_ports)| NetfilterSettings {
+            detect_local,
+            families,
+            masquerade_all,
+            localhost_node_ports,
+            ..NetfilterSettings::default()
+        },
+    )
 }
 
 fn node_object() -> impl Strategy<Value = NodeObject> {

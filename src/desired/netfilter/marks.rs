@@ -4,7 +4,6 @@
 //! A port keeps its mark as long as it needs one. After a restart it gets the one that the kernel has for its frontends,
 //! so that nothing changes.
 
-use crate::model::netfilter::mark::LAST;
 use crate::model::netfilter::{AddressPort, Mark, Member, SetKey, SetKind};
 use crate::model::{Family, Model, Protocol};
 use crate::state::ObjectName;
@@ -48,8 +47,8 @@ impl Marks {
         }
     }
 
-    /// The mark of a port with these frontends; none if all are taken.
-    pub fn give(&mut self, port: &MarkedPort, frontends: impl Iterator<Item = AddressPort>) -> Option<Mark> {
+    /// The mark of a port with these frontends, with a number up to `last`; none if all are taken.
+    pub fn give(&mut self, port: &MarkedPort, last: u16, frontends: impl Iterator<Item = AddressPort>) -> Option<Mark> {
         if let Some(mark) = self.given.get(port) {
             return Some(*mark);
         }
@@ -64,8 +63,8 @@ impl Marks {
             .filter(|(of, _)| Family::of(of.address) == port.family)
             .map(|(_, m)| m.number())
             .collect();
-        let unused = || (1..=LAST).filter(is_free).find(|number| !in_kernel.contains(number));
-        let number = had.or_else(unused).or_else(|| (1..=LAST).find(is_free))?;
+        let unused = || (1..=last).filter(is_free).find(|number| !in_kernel.contains(number));
+        let number = had.or_else(unused).or_else(|| (1..=last).find(is_free))?;
         let mark = Mark::new(number, port.protocol)?;
         self.taken.insert((port.family, number));
         self.given.insert(port.clone(), mark);
@@ -91,6 +90,7 @@ impl Marks {
 mod tests {
     use super::*;
     use crate::model::netfilter::Set;
+    use crate::model::netfilter::mark::LAST;
 
     fn port(name: &str, protocol: Protocol) -> MarkedPort {
         let service = ObjectName::new("default", name);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     fn number(marks: &mut Marks, name: &str, last: u8) -> Option<u16> {
-        marks.give(&port(name, Protocol::Tcp), [frontend(last)].into_iter()).map(Mark::number)
+        marks.give(&port(name, Protocol::Tcp), LAST, [frontend(last)].into_iter()).map(Mark::number)
     }
 
     fn noted(of: &[(u8, u16)]) -> Marks {
@@ -134,7 +134,7 @@ mod tests {
             assert_eq!(given, BTreeMap::from([(1, Some(2)), (2, Some(1)), (3, Some(3))]));
         }
         let mut marks = noted(&[(1, 7)]);
-        let udp = marks.give(&port("a", Protocol::Udp), [frontend(1)].into_iter()).unwrap();
+        let udp = marks.give(&port("a", Protocol::Udp), LAST, [frontend(1)].into_iter()).unwrap();
         assert!(udp.is_udp() && udp.number() != 7, "a mark of another protocol is another Service's");
     }
 
@@ -145,6 +145,7 @@ mod tests {
         assert_eq!(given.len(), usize::from(LAST));
         assert_eq!(number(&mut marks, "one more", 9), None);
         let six = MarkedPort { family: Family::Ipv6, ..port("one more", Protocol::Tcp) };
-        assert!(marks.give(&six, [].into_iter()).is_some());
+        assert_eq!(marks.give(&six, 0, [].into_iter()), None, "only so many are for it");
+        assert!(marks.give(&six, LAST, [].into_iter()).is_some());
     }
 }

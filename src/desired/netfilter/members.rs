@@ -6,7 +6,7 @@ use crate::model::netfilter::{AddressPort, Member, SetKey, SetKind};
 use crate::model::{DestinationKey, Family, Protocol, VirtualServerKey};
 use crate::state::{Service, TrafficPolicy};
 use ipnet::IpNet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// What there is to know about a frontend besides itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,6 +51,18 @@ pub fn of_endpoint(endpoint: DestinationKey, protocol: Protocol) -> Place {
     let DestinationKey { address, port } = endpoint;
     let member = Member::AddressPortAddress(AddressPort { address, protocol, port }, address);
     (SetKey { kind: SetKind::LoopBack, family: Family::of(address) }, member)
+}
+
+/// The member by which a node port on loopback addresses is known, where `at` is its place on the way from there.
+pub fn of_localhost(at: AddressPort) -> Place {
+    // A set that has addresses is asked with the client's.
+    let client = AddressPort { address: Ipv4Addr::LOCALHOST.into(), ..at };
+    let (kind, member) = match at.protocol {
+        Protocol::Tcp => (SetKind::LocalhostTcp, Member::Port(at.port)),
+        Protocol::Udp => (SetKind::LocalhostUdp, Member::Port(at.port)),
+        Protocol::Sctp => (SetKind::LocalhostSctp, Member::AddressPort(client)),
+    };
+    (SetKey { kind, family: Family::Ipv4 }, member)
 }
 
 /// The members for the port where load balancers ask.

@@ -27,6 +27,9 @@ pub struct NetfilterSettings {
     pub masquerade_bit: MasqueradeBit,
     /// Whether all traffic to cluster IPs is masqueraded; kube-proxy's `iptables.masqueradeAll`.
     pub masquerade_all: bool,
+    /// Whether node ports are on 127.0.0.1 too, where that is among the addresses chosen for them; kube-proxy's
+    /// `iptables.localhostNodePorts`.
+    pub localhost_node_ports: bool,
     /// How traffic of this node's pods is known.
     pub detect_local: DetectLocal,
 }
@@ -53,16 +56,18 @@ impl Default for NetfilterSettings {
             families: Families::BOTH,
             masquerade_bit: MasqueradeBit::default(),
             masquerade_all: false,
+            localhost_node_ports: true,
             detect_local: DetectLocal::default(),
         }
     }
 }
 
-/// The rules that each family should have; none without settings.
-pub fn rules(settings: Option<&NetfilterSettings>, state: &State) -> BTreeMap<Family, RuleSettings> {
+/// The rules that each family should have; none without settings. `localhost` says whether node ports are on 127.0.0.1.
+pub fn rules(settings: Option<&NetfilterSettings>, state: &State, localhost: bool) -> BTreeMap<Family, RuleSettings> {
     let of_family = |settings: &NetfilterSettings, family| RuleSettings {
         masquerade_bit: settings.masquerade_bit,
         masquerade_all: settings.masquerade_all,
+        localhost: localhost && family == Family::Ipv4,
         local_pods: local_pods(&settings.detect_local, family, state),
     };
     let families = settings.into_iter().flat_map(|settings| settings.families.iter().map(move |f| (settings, f)));
@@ -109,9 +114,11 @@ mod tests {
             (DetectLocal::DevicePrefix(cni), ", pods on cni0+", ", pods on cni0+"),
         ] {
             let settings = NetfilterSettings { detect_local, ..NetfilterSettings::default() };
-            let texts: Vec<_> = rules(Some(&settings), &state).values().map(RuleSettings::to_string).collect();
+            let texts: Vec<_> = rules(Some(&settings), &state, false).values().map(RuleSettings::to_string).collect();
             assert_eq!(texts, [four, six].map(|pods| format!("masquerade 0x4000{pods}")));
         }
-        assert_eq!(rules(None, &state), BTreeMap::new());
+        let localhost = rules(Some(&NetfilterSettings::default()), &state, true);
+        assert_eq!(localhost.values().map(|rules| rules.localhost).collect::<Vec<_>>(), [true, false], "of IPv4 alone");
+        assert_eq!(rules(None, &state, true), BTreeMap::new());
     }
 }

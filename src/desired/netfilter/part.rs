@@ -1,13 +1,14 @@
 //! What one Service asks of netfilter, and how it becomes part of the whole.
 
-use super::claims::Place;
+use super::claims::{Place, Placed};
 use super::marks::MarkedPort;
 use super::members::{self, Circumstances};
 use super::{Claims, Marks};
 use crate::desired::endpoints::{Backends, Candidates};
 use crate::desired::frontends::Frontend;
 use crate::desired::{Settings, ipvs, node_ports};
-use crate::model::netfilter::{AddressPort, Mark, Member, SetKey, SetKind};
+use crate::model::netfilter::mark::{LAST, LAST_FOR_LOCALHOST};
+use crate::model::netfilter::{AddressPort, Member, SetKey, SetKind};
 use crate::model::{Family, Model, VirtualServer, VirtualServerKey};
 use crate::state::{ObjectName, Origin, Service, ServicePort, State, TrafficPolicy};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +22,8 @@ pub struct NetfilterPart {
     short_circuits: Vec<ShortCircuit>,
 }
 
-/// The virtual server of a port for those clients on this node whose policy leads others to endpoints of this node only.
+/// The virtual server of a port for those clients on this node whose policy leads others to endpoints of this node only,
+/// and for those that come by a loopback address.
 #[derive(Debug)]
 struct ShortCircuit {
     port: MarkedPort,
@@ -29,6 +31,8 @@ struct ShortCircuit {
     frontend: Frontend,
     /// The frontends with that policy.
     frontends: Vec<VirtualServerKey>,
+    /// The way in from loopback addresses, if there is one.
+    localhost: Option<VirtualServerKey>,
     /// With the endpoints of the whole cluster.
     server: VirtualServer,
 }
@@ -44,6 +48,8 @@ pub struct DecidedPort<'a> {
     pub family: Family,
     /// Its ways in, in this family.
     pub frontends: &'a [&'a Frontend],
+    /// Its way in from the node's loopback addresses.
+    pub localhost: Option<&'a Frontend>,
     /// All its endpoints.
     pub candidates: &'a Candidates<'a>,
     /// Those that get traffic.
@@ -60,7 +66,7 @@ impl NetfilterPart {
 
     /// Adds what concerns a port, if netfilter is to know of its family.
     pub fn add_port(&mut self, decided: DecidedPort<'_>, settings: &Settings, state: &State) {
-        let DecidedPort { service, port, family, frontends, candidates, backends } = decided;
+        let DecidedPort { service, port, family, frontends, candidates, backends, .. } = decided;
         if !settings.netfilter.as_ref().is_some_and(|settings| settings.families.contains(family)) {
             return;
         }
@@ -80,15 +86,16 @@ impl NetfilterPart {
 }
 
 fn short_circuit(decided: DecidedPort<'_>, settings: &Settings) -> Option<ShortCircuit> {
-    let DecidedPort { service, port, family, frontends, backends, .. } = decided;
-    let is_local = |one: &&&Frontend| one.field.is_external() && one.policy == TrafficPolicy::Local;
-    let local: Vec<_> = frontends.iter().filter(is_local).collect();
-    let first = local.first().filter(|_| !backends.cluster.is_empty())?;
+    let DecidedPort { service, port, family, frontends, localhost, backends, .. } = decided;
+    let is_local = |one: &&Frontend| one.field.is_external() && one.policy == TrafficPolicy::Local;
+    let local: Vec<_> = frontends.iter().copied().filter(is_local).collect();
+    let first = local.first().copied().or(localhost).filter(|_| !backends.cluster.is_empty())?;
     let spec = ipvs::short_circuit_spec(ipvs::spec(service, family, settings), settings);
     Some(ShortCircuit {
         port: MarkedPort { service: service.name.clone(), port: port.name.clone(), protocol: port.protocol, family },
-        frontend: ***first,
+        frontend: *first,
         frontends: local.iter().map(|frontend| frontend.key).collect(),
+        localhost: localhost.map(|frontend| frontend.key),
         server: ipvs::virtual_server(spec, &backends.cluster),
     })
 }
@@ -101,8 +108,8 @@ pub struct NetfilterPlan {
     pub claims: Claims,
 }
 
-/// Members of short circuits, and the frontends they are of.
-pub type ShortCircuitMembers = Vec<(VirtualServerKey, Place, Mark)>;
+/// Members of short circuits, each with the virtual server without which it does not count.
+pub type ShortCircuitMembers = Vec<(VirtualServerKey, Placed)>;
 
 impl NetfilterPlan {
     /// Notes which marks the kernel has for frontends; to be called before the first Service comes.
@@ -121,15 +128,22 @@ impl NetfilterPlan {
         let needed: BTreeSet<_> = short_circuits.iter().map(|one| one.port.clone()).collect();
         self.marks.keep_only(service, &needed);
         let (mut servers, mut members, mut without) = (BTreeMap::new(), Vec::new(), Vec::new());
-        for ShortCircuit { port, frontend, frontends, server } in short_circuits {
-            let Some(mark) = self.marks.give(&port, frontends.iter().filter_map(address_port)) else {
+        for ShortCircuit { port, frontend, frontends, localhost, server } in short_circuits {
+            // What only matters on loopback addresses leaves some to the others.
+            let last = if frontends.is_empty() { LAST_FOR_LOCALHOST } else { LAST };
+            let known_by = frontends.iter().chain(&localhost).filter_map(address_port);
+            let Some(mark) = self.marks.give(&port, last, known_by) else {
                 without.push(frontend);
                 continue;
             };
+            let server_key = VirtualServerKey::Mark { mark: mark.bits(), family: port.family };
             let set = SetKey { kind: SetKind::ShortCircuit, family: port.family };
-            let member = |key: &VirtualServerKey| Some((*key, (set, Member::AddressPort(address_port(key)?)), mark));
-            members.extend(frontends.iter().filter_map(member));
-            servers.insert(VirtualServerKey::Mark { mark: mark.bits(), family: port.family }, (frontend, server));
+            let marked = |at| ((set, Member::AddressPort(at)), Some(mark));
+            members.extend(frontends.iter().filter_map(|key| Some((*key, marked(address_port(key)?)))));
+            if let Some(at) = localhost.as_ref().and_then(address_port) {
+                members.extend([marked(at), (members::of_localhost(at), None)].map(|placed| (server_key, placed)));
+            }
+            servers.insert(server_key, (frontend, server));
         }
         (servers, members, without)
     }
@@ -143,8 +157,7 @@ impl NetfilterPlan {
     ) {
         let plain = part.members.into_iter().filter(|(key, _)| key.as_ref().is_none_or(&has));
         let plain = plain.map(|(_, place)| (place, None));
-        let marked = short_circuits.into_iter().filter(|(key, ..)| has(key));
-        let marked = marked.map(|(_, place, mark)| (place, Some(mark)));
+        let marked = short_circuits.into_iter().filter(|(key, _)| has(key)).map(|(_, placed)| placed);
         self.claims.put(service, plain.chain(marked).collect());
     }
 

@@ -14,6 +14,7 @@
 //! differs.
 
 use crate::model::Family;
+use crate::model::localhost::{FAR_ADDRESS, FAR_DEVICE, NEAR_ADDRESS, NEAR_DEVICE};
 use crate::model::netfilter::{LocalPods, RuleSettings, SetKey, SetKind, mark};
 
 /// What there is in one table.
@@ -68,6 +69,8 @@ impl Writer<'_> {
         let short_circuit = format!("-j SET --map-set {} dst,dst --map-mark", self.set(SetKind::ShortCircuit));
         let mut prerouting = vec![format!("-m comment --comment \"{}\"", self.settings)];
         prerouting.extend(self.is_local_pod("").map(|pod| format!("{pod} {short_circuit}")));
+        let from_localhost = || format!("-s {NEAR_ADDRESS}/32 -i {FAR_DEVICE} {short_circuit}");
+        prerouting.extend(self.settings.localhost.then(from_localhost));
         Table {
             name: "mangle",
             chains: vec![
@@ -101,6 +104,7 @@ impl Writer<'_> {
         Table {
             name: "nat",
             chains: vec![
+                chain("IPVSD-LOCALHOST", self.localhost()),
                 chain("KUBE-SERVICES", self.services()),
                 chain(
                     "KUBE-LOAD-BALANCER",
@@ -111,23 +115,48 @@ impl Writer<'_> {
                 ),
                 chain("KUBE-NODE-PORT", self.node_ports()),
                 chain("KUBE-MARK-MASQ", vec![format!("-j MARK --set-xmark {bit:#x}/{bit:#x}")]),
-                chain(
-                    "KUBE-POSTROUTING",
-                    vec![
-                        format!("{} -j MASQUERADE", self.in_set(SetKind::LoopBack, "dst,dst,src")),
-                        format!("-m mark ! --mark {bit:#x}/{bit:#x} -j RETURN"),
-                        // Taken off, so that a packet that comes by once more in a tunnel is left alone.
-                        format!("-j MARK --set-xmark {bit:#x}/0x0"),
-                        "-j MASQUERADE --random-fully".into(),
-                    ],
-                ),
+                chain("KUBE-POSTROUTING", self.masquerading()),
             ],
             jumps: vec![
                 jump("PREROUTING", "kubernetes service portals", "KUBE-SERVICES"),
+                jump("OUTPUT", "ipvsd node ports on localhost", "IPVSD-LOCALHOST"),
                 jump("OUTPUT", "kubernetes service portals", "KUBE-SERVICES"),
                 jump("POSTROUTING", "kubernetes postrouting rules", "KUBE-POSTROUTING"),
             ],
         }
+    }
+
+    /// What the node sends to node ports on its loopback addresses goes out by the near end. Those without endpoints are
+    /// not in the sets: from there nothing could be refused, as the far address is none that the node can send from. Sets
+    /// of ports alone do not match SCTP; its set is asked with the client's address, which is 127.0.0.1 whatever loopback
+    /// address it asks for, unless it chose another.
+    fn localhost(&self) -> Vec<String> {
+        let protocols = [
+            ("tcp", SetKind::LocalhostTcp, "dst"),
+            ("udp", SetKind::LocalhostUdp, "dst"),
+            ("sctp", SetKind::LocalhostSctp, "src,dst"),
+        ];
+        let rule = |(protocol, kind, direction)| {
+            let is_node_port = self.in_set(kind, direction);
+            format!("-d 127.0.0.0/8 -p {protocol} {is_node_port} -j DNAT --to-destination {FAR_ADDRESS}")
+        };
+        let wanted = protocols.into_iter().filter(|_| self.settings.localhost);
+        wanted.map(rule).collect()
+    }
+
+    fn masquerading(&self) -> Vec<String> {
+        let bit = self.bit();
+        let mut rules = Vec::new();
+        if self.settings.localhost {
+            rules.push(format!("-o {NEAR_DEVICE} -j SNAT --to-source {NEAR_ADDRESS}"));
+            rules.push(format!("-s {NEAR_ADDRESS}/32 -j MASQUERADE --random-fully"));
+        }
+        rules.push(format!("{} -j MASQUERADE", self.in_set(SetKind::LoopBack, "dst,dst,src")));
+        rules.push(format!("-m mark ! --mark {bit:#x}/{bit:#x} -j RETURN"));
+        // Taken off, so that a packet that comes by once more in a tunnel is left alone.
+        rules.push(format!("-j MARK --set-xmark {bit:#x}/0x0"));
+        rules.push("-j MASQUERADE --random-fully".into());
+        rules
     }
 
     /// Who is masqueraded. Traffic to a VIP ends here: what follows, host ports of pods for instance, is for addresses of
@@ -170,19 +199,12 @@ impl Writer<'_> {
     }
 
     fn filter(&self) -> Table {
-        let bit = self.bit();
         let health_checks = format!("-p tcp {}", self.in_set(SetKind::HealthCheckNodePort, "dst"));
         Table {
             name: "filter",
             chains: vec![
-                chain(
-                    "KUBE-FORWARD",
-                    vec![
-                        format!("-m mark --mark {bit:#x}/{bit:#x} -j ACCEPT"),
-                        "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT".into(),
-                    ],
-                ),
-                chain("KUBE-NODE-PORT", vec![format!("{health_checks} -j ACCEPT")]),
+                chain("KUBE-FORWARD", self.forwarding()),
+                chain("KUBE-NODE-PORT", self.let_in(&health_checks)),
                 chain(
                     "KUBE-PROXY-FIREWALL",
                     vec![
@@ -211,6 +233,29 @@ impl Writer<'_> {
                 jump("INPUT", "kubernetes health check rules", "KUBE-NODE-PORT"),
             ],
         }
+    }
+
+    fn forwarding(&self) -> Vec<String> {
+        let bit = self.bit();
+        let mut rules = Vec::new();
+        if self.settings.localhost {
+            // What the node itself sends ends behind our devices. From elsewhere nobody gets there, nor on from there.
+            rules.extend([NEAR_DEVICE, FAR_DEVICE].map(|device| format!("-i {device} -j DROP")));
+            rules.push(format!("-o {NEAR_DEVICE} -j DROP"));
+        }
+        rules.push(format!("-m mark --mark {bit:#x}/{bit:#x} -j ACCEPT"));
+        rules.push("-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT".into());
+        rules
+    }
+
+    /// What comes in whatever rules of others say that follow. To those who allow all that comes in by `lo`, ours is lo.
+    fn let_in(&self, health_checks: &str) -> Vec<String> {
+        let mut rules = vec![format!("{health_checks} -j ACCEPT")];
+        if self.settings.localhost {
+            rules.push(format!("-s {NEAR_ADDRESS}/32 -i {FAR_DEVICE} -j ACCEPT"));
+            rules.push(format!("-i {NEAR_DEVICE} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"));
+        }
+        rules
     }
 
     /// Who may use a load-balancer IP with source ranges.
@@ -305,6 +350,35 @@ mod tests {
         assert_eq!(chain_of("masquerade 0x1", Family::Ipv4, SETTINGS_AT.1).len(), 1);
         let rules = chain_of("masquerade 0x1, pods on cni0", Family::Ipv6, SETTINGS_AT.1);
         assert_eq!(rules[1], "-i cni0 -j SET --map-set IPVSD-6-SHORT-CIRCUIT dst,dst --map-mark");
+    }
+
+    #[test]
+    fn node_ports_on_localhost_have_their_rules_only_where_they_are_wanted() {
+        let about = |settings: &str| {
+            let chains = tables(&settings.parse().unwrap(), Family::Ipv4).into_iter().flat_map(|table| table.chains);
+            let rules =
+                chains.flat_map(|chain| chain.rules.into_iter().map(move |rule| format!("{} {rule}", chain.name)));
+            rules
+                .filter(|rule| ["ipvsd-lo", "169.254.", "127.0.0.0/8 -p"].iter().any(|part| rule.contains(part)))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(about("masquerade 0x4000"), [""; 0]);
+        assert_eq!(
+            about("masquerade 0x4000, localhost"),
+            [
+                "IPVSD-PREROUTING -s 169.254.255.118/32 -i ipvsd-lo1 -j SET --map-set IPVSD-SHORT-CIRCUIT dst,dst --map-mark",
+                "IPVSD-LOCALHOST -d 127.0.0.0/8 -p tcp -m set --match-set IPVSD-LOCALHOST-TCP dst -j DNAT --to-destination 169.254.255.119",
+                "IPVSD-LOCALHOST -d 127.0.0.0/8 -p udp -m set --match-set IPVSD-LOCALHOST-UDP dst -j DNAT --to-destination 169.254.255.119",
+                "IPVSD-LOCALHOST -d 127.0.0.0/8 -p sctp -m set --match-set IPVSD-LOCALHOST-SCTP src,dst -j DNAT --to-destination 169.254.255.119",
+                "KUBE-POSTROUTING -o ipvsd-lo0 -j SNAT --to-source 169.254.255.118",
+                "KUBE-POSTROUTING -s 169.254.255.118/32 -j MASQUERADE --random-fully",
+                "KUBE-FORWARD -i ipvsd-lo0 -j DROP",
+                "KUBE-FORWARD -i ipvsd-lo1 -j DROP",
+                "KUBE-FORWARD -o ipvsd-lo0 -j DROP",
+                "KUBE-NODE-PORT -s 169.254.255.118/32 -i ipvsd-lo1 -j ACCEPT",
+                "KUBE-NODE-PORT -i ipvsd-lo0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+            ]
+        );
     }
 
     #[test]

@@ -32,6 +32,9 @@ const SHIFT: u32 = 20;
 /// The largest number; they begin at 1.
 pub const LAST: u16 = 0xfff;
 
+/// The largest number of a port that needs a mark for loopback addresses alone. The usual range has 2,768 node ports.
+pub const LAST_FOR_LOCALHOST: u16 = 0xc00;
+
 impl Mark {
     /// The mark with a number from 1 to [`LAST`]; none for others.
     pub fn new(number: u16, protocol: Protocol) -> Option<Self> {

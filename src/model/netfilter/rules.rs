@@ -1,7 +1,7 @@
 //! What the rules depend on, and the text form that stands in the rules themselves.
 //!
 //! ```text
-//! masquerade 0x4000, all, pods from 10.244.0.0/16
+//! masquerade 0x4000, all, localhost, pods from 10.244.0.0/16
 //! ```
 //! The text is the comment of a rule, so that who reads the rules back knows what they should be.
 
@@ -16,6 +16,8 @@ pub struct RuleSettings {
     pub masquerade_bit: MasqueradeBit,
     /// Whether traffic to cluster IPs is masqueraded whoever sends it.
     pub masquerade_all: bool,
+    /// Whether node ports are on 127.0.0.1; only of IPv4.
+    pub localhost: bool,
     /// How this node's pods are known.
     pub local_pods: LocalPods,
 }
@@ -49,7 +51,12 @@ pub struct InvalidRuleSettings(pub String, pub &'static str);
 
 impl Default for RuleSettings {
     fn default() -> Self {
-        Self { masquerade_bit: MasqueradeBit::default(), masquerade_all: false, local_pods: LocalPods::Unknown }
+        Self {
+            masquerade_bit: MasqueradeBit::default(),
+            masquerade_all: false,
+            localhost: false,
+            local_pods: LocalPods::Unknown,
+        }
     }
 }
 
@@ -116,6 +123,9 @@ impl fmt::Display for RuleSettings {
         if self.masquerade_all {
             f.write_str(", all")?;
         }
+        if self.localhost {
+            f.write_str(", localhost")?;
+        }
         match self.local_pods {
             LocalPods::Unknown => Ok(()),
             LocalPods::From(network) => write!(f, ", pods from {network}"),
@@ -139,6 +149,7 @@ impl FromStr for RuleSettings {
         for word in words {
             match word.split_once(" ") {
                 None if word == "all" => settings.masquerade_all = true,
+                None if word == "localhost" => settings.localhost = true,
                 Some(("pods", which)) => settings.local_pods = local_pods(which).ok_or_else(invalid)?,
                 _ => return Err(invalid()),
             }
@@ -167,6 +178,8 @@ mod tests {
         for text in [
             "masquerade 0x4000",
             "masquerade 0x1, all",
+            "masquerade 0x1, localhost",
+            "masquerade 0x1, all, localhost, pods on cni0",
             "masquerade 0x80000000, pods from 10.244.0.0/16",
             "masquerade 0x4000, all, pods from fd00:244::/56",
             "masquerade 0x4000, pods on cni0",

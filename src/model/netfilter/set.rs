@@ -1,5 +1,5 @@
 //! Sets (ipset) and their members. The names, types and contents are those of kube-proxy's ipvs mode, so that its sets
-//! can be taken over as they are; two are our own.
+//! can be taken over as they are; five are our own.
 
 use super::Mark;
 use crate::model::{Family, Protocol};
@@ -103,10 +103,17 @@ pub enum SetKind {
     /// VIPs that are local by a route of ours.
     Vips,
     /// Frontends with external traffic policy `Local`, each with the mark of the virtual server that has the endpoints of
-    /// the whole cluster, for those clients that may use them: the node and its pods. Our own.
+    /// the whole cluster, for those clients that may use them: the node and its pods. Also node ports, where they come
+    /// from loopback addresses. Our own.
     ShortCircuit,
     /// Frontends with external traffic policy `Local` and endpoints on other nodes only. Our own.
     NoLocal,
+    /// TCP node ports that are on loopback addresses of the node and have endpoints. Our own.
+    LocalhostTcp,
+    /// The same of UDP. Our own.
+    LocalhostUdp,
+    /// The same of SCTP, each with the address that clients have. Our own.
+    LocalhostSctp,
 }
 
 /// What the members of a set are made of: its type in ipset.
@@ -170,7 +177,7 @@ impl SetKey {
 
 impl SetKind {
     /// Every kind.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::LoopBack,
         Self::ClusterIp,
         Self::ExternalIp,
@@ -190,6 +197,9 @@ impl SetKind {
         Self::Vips,
         Self::ShortCircuit,
         Self::NoLocal,
+        Self::LocalhostTcp,
+        Self::LocalhostUdp,
+        Self::LocalhostSctp,
     ];
 
     /// What its members are made of.
@@ -200,6 +210,8 @@ impl SetKind {
             | Self::NodePortLocalTcp
             | Self::NodePortUdp
             | Self::NodePortLocalUdp
+            | Self::LocalhostTcp
+            | Self::LocalhostUdp
             | Self::HealthCheckNodePort => SetType::Port,
             Self::LoopBack | Self::LoadBalancerSourceIp => SetType::AddressPortAddress,
             Self::LoadBalancerSourceCidr => SetType::AddressPortNet,
@@ -211,6 +223,7 @@ impl SetKind {
             | Self::LoadBalancerLocal
             | Self::NodePortSctp
             | Self::NodePortLocalSctp
+            | Self::LocalhostSctp
             | Self::ShortCircuit
             | Self::NoLocal => SetType::AddressPort,
         }
@@ -243,6 +256,9 @@ impl SetKind {
             Self::Vips => "KUBE-IPVS-IPS",
             Self::ShortCircuit => "IPVSD-SHORT-CIRCUIT",
             Self::NoLocal => "IPVSD-NO-LOCAL",
+            Self::LocalhostTcp => "IPVSD-LOCALHOST-TCP",
+            Self::LocalhostUdp => "IPVSD-LOCALHOST-UDP",
+            Self::LocalhostSctp => "IPVSD-LOCALHOST-SCTP",
         }
     }
 }

@@ -1,12 +1,15 @@
 //! What netfilter should hold, said again in the plainest way.
 
 use super::{Cluster, is_leaving, local, server};
+use ipvsd::desired::NodePortAddresses;
 use ipvsd::desired::netfilter::rules;
 use ipvsd::model::netfilter::{AddressPort, Capacity, Mark, Member, Set, SetKey, SetKind};
-use ipvsd::model::{Family, Model, Persistence, Protocol, SchedulerFlags, VirtualServer, VirtualServerKey};
+use ipvsd::model::{
+    Family, LocalhostPath, Model, Persistence, Protocol, SchedulerFlags, VirtualServer, VirtualServerKey,
+};
 use ipvsd::state::{Change, Service, ServicePort, State, TrafficPolicy};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 type OnePort<'a> = (&'a Service, &'a ServicePort, Family);
 type Members = BTreeMap<SetKey, BTreeMap<Member, Option<Mark>>>;
@@ -16,7 +19,9 @@ impl Cluster {
     pub fn add_netfilter(&self, model: &mut Model, known: &[&str]) {
         let mut state = State::default();
         state.apply(Change::NodeObject(self.node_object.clone()));
-        model.rules = rules(self.settings.netfilter.as_ref(), &state);
+        let localhost = self.has_localhost(Family::Ipv4);
+        model.rules = rules(self.settings.netfilter.as_ref(), &state, localhost);
+        model.localhost_path = localhost.then_some(LocalhostPath::Whole);
         let mut members: Members = SetKey::all().map(|key| (key, BTreeMap::new())).collect();
         let mut marks = 0;
         for service in self.services.values() {
@@ -98,6 +103,17 @@ impl Cluster {
                 add(of_local, member, None);
             }
         }
+        let has_any = !self.of_cluster(&endpoints).is_empty();
+        if let Some(number) = port.node_port.filter(|_| has_any && self.has_localhost(family)) {
+            let client = AddressPort { address: Ipv4Addr::LOCALHOST.into(), protocol: port.protocol, port: number };
+            match port.protocol {
+                Protocol::Tcp => add(SetKind::LocalhostTcp, Member::Port(number), None),
+                Protocol::Udp => add(SetKind::LocalhostUdp, Member::Port(number), None),
+                Protocol::Sctp => add(SetKind::LocalhostSctp, Member::AddressPort(client), None),
+            }
+            let far = AddressPort { address: [169, 254, 255, 119].into(), ..client };
+            add(SetKind::ShortCircuit, Member::AddressPort(far), Some(mark));
+        }
         if is_local {
             let usable = endpoints.values().any(|one| one.ready || is_leaving(one));
             let local_usable = local(&endpoints).values().any(|one| one.ready || is_leaving(one));
@@ -105,7 +121,7 @@ impl Cluster {
                 if usable && !local_usable {
                     add(SetKind::NoLocal, Member::AddressPort(*frontend), None);
                 }
-                if !self.of_cluster(&endpoints).is_empty() {
+                if has_any {
                     add(SetKind::ShortCircuit, Member::AddressPort(*frontend), Some(mark));
                 }
             }
@@ -122,8 +138,9 @@ impl Cluster {
         let ways = self.ways_in(service, port);
         let is_external =
             ways.iter().any(|(key, traffic)| key.family() == family && *traffic == ipvsd::desired::Traffic::External);
-        let is_asked = model.rules.contains_key(&family) && is_external;
-        if service.external_policy != TrafficPolicy::Local || chosen.is_empty() || !is_asked {
+        let is_local = service.external_policy == TrafficPolicy::Local && is_external;
+        let is_on_localhost = port.node_port.is_some() && self.has_localhost(family);
+        if !model.rules.contains_key(&family) || chosen.is_empty() || !(is_local || is_on_localhost) {
             return;
         }
         let VirtualServer { mut spec, destinations } = server(service, family, known, chosen);
@@ -133,6 +150,16 @@ impl Cluster {
         }
         let key = VirtualServerKey::Mark { mark: mark.bits(), family };
         model.virtual_servers.insert(key, VirtualServer { spec, destinations });
+    }
+
+    /// Whether node ports are on 127.0.0.1.
+    fn has_localhost(&self, family: Family) -> bool {
+        let is_wanted =
+            self.settings.netfilter.as_ref().is_some_and(|one| one.localhost_node_ports && one.families.ipv4);
+        is_wanted
+            && family == Family::Ipv4
+            && self.settings.node_ports != NodePortAddresses::Primary
+            && self.has_node_ports(Ipv4Addr::LOCALHOST.into())
     }
 
     fn primary(&self, family: Family) -> Option<IpAddr> {

@@ -93,3 +93,15 @@ fn endpoints_and_health_checks_have_theirs() {
         ["KUBE-6-HEALTH-CHECK-NODE-PORT 30999", "KUBE-HEALTH-CHECK-NODE-PORT 30999"]
     );
 }
+
+#[test]
+fn on_loopback_addresses_only_sctp_knows_the_client() {
+    for (protocol, wanted) in [
+        (Protocol::Tcp, "IPVSD-LOCALHOST-TCP 30080"),
+        (Protocol::Udp, "IPVSD-LOCALHOST-UDP 30080"),
+        (Protocol::Sctp, "IPVSD-LOCALHOST-SCTP 127.0.0.1,sctp:30080"),
+    ] {
+        let at = AddressPort { address: [169, 254, 255, 119].into(), protocol, port: 30_080 };
+        assert_eq!(texts([of_localhost(at)]), [wanted]);
+    }
+}
