@@ -5,6 +5,7 @@
 //! [`op`]; the text form that scenarios, `ipvsd diff` and logs share is in [`text`].
 
 pub mod address;
+mod flow;
 pub mod netfilter;
 pub mod op;
 pub mod text;
@@ -13,6 +14,7 @@ mod virtual_server;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+pub use flow::{Flow, Kept};
 use netfilter::{RuleSettings, Set, SetKey};
 pub use op::{Op, Phase};
 pub use virtual_server::{
