@@ -6,7 +6,8 @@
 use super::{Steps, pairs};
 use crate::model::netfilter::{AddressPort, Member, SetKey, SetKind};
 use crate::model::{
-    DestinationKey, Family, Forwarding, Kept, Model, Op, Protocol, SchedulerFlags, VirtualServer, VirtualServerKey,
+    DestinationKey, DestinationSpec, Family, Forwarding, Kept, Model, Op, Protocol, SchedulerFlags, VirtualServer,
+    VirtualServerKey,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -139,10 +140,8 @@ impl View<'_> {
             let Some(VirtualServer { spec, destinations: found }) = self.found.virtual_servers.get(&key) else {
                 continue;
             };
-            let is_translated = |(_, spec): (_, &crate::model::DestinationSpec)| {
-                matches!(spec.forwarding, Forwarding::Masquerade | Forwarding::Local)
-            };
-            if spec.flags.contains(SchedulerFlags::ONE_PACKET) || !found.iter().all(is_translated) {
+            let is_translated = |spec: &DestinationSpec| spec.forwarding == Forwarding::Masquerade;
+            if spec.flags.contains(SchedulerFlags::ONE_PACKET) || !found.values().all(is_translated) {
                 return None;
             }
             destinations.extend(found.keys());
@@ -197,7 +196,7 @@ fn by_address(AddressPort { address, protocol, port }: AddressPort) -> VirtualSe
 mod tests {
     use super::*;
     use crate::model::netfilter::{Capacity, Mark, Set};
-    use crate::model::{DestinationSpec, SchedulerName, VirtualServerSpec};
+    use crate::model::{SchedulerName, VirtualServerSpec};
 
     const SPEC: VirtualServerSpec =
         VirtualServerSpec { scheduler: SchedulerName::RR, flags: SchedulerFlags(0), persistence: None };

@@ -37,6 +37,7 @@ pub fn trials() -> Vec<Trial> {
         }),
         trial("flows::clients_follow_a_changed_target_port", || follow(&[Step::One], &[Step::OtherPort])),
         trial("flows::clients_keep_their_endpoint_while_others_come_and_go", clients_keep_their_endpoint),
+        trial("flows::clients_keep_an_endpoint_that_is_on_the_node_itself", clients_keep_an_endpoint_on_the_node),
         trial("flows::clients_on_the_node_keep_what_a_mark_led_them_to", clients_led_by_mark),
         trial("flows::clients_from_before_a_start_are_seen_to_at_the_start", clients_from_before_a_start),
         trial("flows::a_pass_without_news_of_udp_asks_for_no_flows", a_pass_without_news_of_udp),
@@ -198,6 +199,30 @@ fn clients_keep_their_endpoint() {
         for (client, began) in clients.iter().zip(&began) {
             assert_eq!(&client.ask(), began, "{} at {step:?}", client.what);
         }
+    }
+}
+
+/// A process of the node's own network: packets to it do not leave the node again.
+fn clients_keep_an_endpoint_on_the_node() {
+    let (mut rig, udp, _others) = rig();
+    let _process = Backend::start("node", &rig.network.node, &[Port::Udp(8080)]).unwrap();
+    let on_node = |change: Change| {
+        let Change::EndpointSlice(slice) = change else { return change };
+        let mut slice = (*slice).clone();
+        slice.endpoints[0].address = rig.own_address(From::Node, slice.family);
+        Change::EndpointSlice(Arc::new(slice))
+    };
+    let both: Vec<_> = rig.slices_of(&udp, &[(0, true), (1, false)]).into_iter().map(on_node).collect();
+    let alone: Vec<_> = rig.slices_of(&udp, &[(0, true)]).into_iter().map(on_node).collect();
+    rig.program(alone.clone());
+    let clients = clients(&rig, &udp);
+    let began: Vec<Outcome> = clients.iter().map(Client::ask).collect();
+    rig.program(both);
+    let forgotten: usize = rig.program(alone).flows.iter().map(|(_, forgotten)| forgotten.flows).sum();
+    assert_eq!(forgotten, 0, "{began:?}");
+    for (client, began) in clients.iter().zip(&began) {
+        assert!(began.as_ref().is_ok_and(|answer| answer.starts_with("node ")), "{}: {began:?}", client.what);
+        assert_eq!(&client.ask(), began, "{}", client.what);
     }
 }
 
