@@ -14,12 +14,13 @@ use ipvsd::desired::{Locals, Plan, Traffic};
 use ipvsd::diff::diff;
 use ipvsd::kernel::Errno;
 use ipvsd::kernel::fake::FakeKernel;
-use ipvsd::model::{Family, LocalhostPath, Model, Op, VirtualServerKey};
+use ipvsd::model::{Family, LocalhostPath, Model, Op, Protocol, VirtualServerKey};
 use ipvsd::reconcile::{Options, Reconciler, Takeover};
 use ipvsd::state::{Change, State};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::time::Duration;
+use support::flows;
 use support::oracle::Cluster;
 use support::oracle::netfilter::comparable;
 use support::{arbitrary, settle};
@@ -109,14 +110,21 @@ proptest! {
                 reconciler.kernel_mut().model.rules.extend(mess.rules.clone());
                 reconciler.kernel_mut().model.localhost_path = mess.localhost_path.map(|_| LocalhostPath::Broken);
             }
+            let kernel = reconciler.kernel_mut();
+            kernel.flows.extend(flows::through(&kernel.model));
+            kernel.flows.extend(flows::past(&cluster.model(&["rr", "wrr", "mh"], &foreign), &kernel.model));
             meddle(reconciler.kernel_mut(), mess, trouble);
             reconciler.pass(now);
             reconciler.kernel_mut().refuses = |_| None;
+            reconciler.kernel_mut().keeps_flows = false;
             now = settle(&mut reconciler, now);
             let wanted = cluster.model(&["rr", "wrr", "mh"], &foreign);
             let found = reconciler.kernel().model.clone();
             prop_assert_eq!(comparable(found).to_string(), comparable(wanted).to_string());
             prop_assert_eq!(&reconciler.kernel().foreign, &foreign);
+            let FakeKernel { flows, model, .. } = reconciler.kernel();
+            let stale = flows.iter().find(|flow| flows::is_served(flow, model) && !flows::stands(flow, model));
+            prop_assert_eq!(stale, None);
             let locals = reconciler.locals();
             for family in [Family::Ipv4, Family::Ipv6] {
                 prop_assert_eq!(locals.health_checks(family), &cluster.health_checks(family));
@@ -169,6 +177,34 @@ proptest! {
         prop_assert!(after.cost.applications <= before.cost.applications + 1);
         prop_assert_eq!(after.cost.full_readings, 1);
         prop_assert_eq!(after.cost.scoped_readings, 0);
+        let searches = after.cost.flow_searches - before.cost.flow_searches;
+        let about_flows = diff(&after.model, &before.model).iter().any(flows::may_leave_some);
+        prop_assert!(searches <= 2 * usize::from(about_flows));
+    }
+
+    #[test]
+    fn a_change_forgets_the_flows_that_lead_nowhere_and_no_others(
+        changes in arbitrary::changes(false), more in arbitrary::changes(false), settings in arbitrary::settings(),
+    ) {
+        let options = Options { drain_timeout: Duration::ZERO, ..Options::default() };
+        let mut reconciler = Reconciler::new(FakeKernel::default(), settings.clone(), options);
+        let mut cluster = Cluster::new(settings);
+        changes.iter().chain(&more).cloned().for_each(|change| cluster.take(change));
+        reconciler.take(changes);
+        settle(&mut reconciler, Duration::ZERO);
+        let kernel = reconciler.kernel_mut();
+        let before: BTreeSet<_> = flows::through(&kernel.model)
+            .chain(flows::past(&cluster.model(&["rr", "wrr", "mh"], &BTreeSet::new()), &kernel.model))
+            .chain(flows::of_others(&kernel.model))
+            .collect();
+        kernel.flows = before.clone();
+        reconciler.take(more);
+        settle(&mut reconciler, Duration::from_secs(1));
+        let FakeKernel { flows: left, model, .. } = reconciler.kernel();
+        for flow in before {
+            let is_ours = flow.frontend.protocol != Protocol::Tcp && flow.client.port() != flows::OTHERS;
+            prop_assert_eq!(left.contains(&flow), !is_ours || flows::stands(&flow, model), "{:?}", flow);
+        }
     }
 }
 
@@ -218,4 +254,5 @@ fn meddle(kernel: &mut FakeKernel, mess: Model, trouble: u8) {
         }
         _ => |_| None,
     };
+    kernel.keeps_flows = trouble % 6 == 4;
 }

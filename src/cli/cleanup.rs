@@ -14,5 +14,10 @@ pub fn run(takeover: Takeover) -> anyhow::Result<ExitCode> {
     for (op, cause) in &report.failed {
         complain(format_args!("{op}: {cause}"));
     }
+    for (family, failure) in
+        report.flows.iter().filter_map(|(family, forgotten)| Some((family, forgotten.failure.as_ref()?)))
+    {
+        complain(format_args!("forget flows of {}: {failure}", family.name()));
+    }
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
 }

@@ -2,7 +2,7 @@
 //! goes.
 
 use super::trouble::Trouble;
-use crate::kernel::Cause;
+use crate::kernel::{Cause, FlowsError};
 use crate::model::Op;
 use crate::reconcile::Report;
 use crate::state::Problem;
@@ -24,6 +24,8 @@ pub struct Journal {
     inherited: usize,
     /// Whether it was said that the node does not forward IPv6.
     told_of_ipv6: bool,
+    /// Whether it was said that flows cannot be looked for.
+    told_of_flows: bool,
 }
 
 impl Default for Journal {
@@ -35,6 +37,7 @@ impl Default for Journal {
             kernel_trouble: Trouble::with("the kernel", "nothing is changed until it can"),
             inherited: 0,
             told_of_ipv6: false,
+            told_of_flows: false,
         }
     }
 }
@@ -79,6 +82,7 @@ impl Journal {
                 failures.insert(format!("{}{op}: {cause}", owner(op)));
             }
         }
+        failures.extend(self.note_flows(report));
         for failure in failures.difference(&self.failures) {
             error!("failed, will be tried again: {failure}");
         }
@@ -86,6 +90,19 @@ impl Journal {
             info!("no longer failing: {failure}");
         }
         self.failures = failures;
+    }
+
+    /// Says once that flows cannot be looked for. Returns what else kept them.
+    fn note_flows(&mut self, report: &Report) -> Vec<String> {
+        let failed = report.flows.iter().filter_map(|(family, forgotten)| Some((family, forgotten.failure.as_ref()?)));
+        let (unavailable, failed): (Vec<_>, Vec<_>) =
+            failed.partition(|(_, failure)| matches!(failure, FlowsError::Unavailable));
+        for (_, failure) in unavailable {
+            if !std::mem::replace(&mut self.told_of_flows, true) {
+                warn!("UDP and SCTP flows that lead nowhere stay until they time out: {failure}");
+            }
+        }
+        failed.iter().map(|(family, failure)| format!("forget flows of {}: {failure}", family.name())).collect()
     }
 
     /// Says once that IPv6 virtual servers will not work.

@@ -3,6 +3,7 @@
 //! Pure: two models in, operations out. The law, in `tests/converge.rs`: applying `diff(wanted, found)` to
 //! `found` gives `wanted`, and `diff(x, x)` is empty.
 
+pub mod flows;
 mod netfilter;
 
 use crate::model::netfilter::{Capacity, Mark, Member, RuleSettings, Set, SetKey};

@@ -1,12 +1,13 @@
 //! A kernel in memory that refuses what Linux refuses, counts what it costs and prints its state.
 
 use super::iptables::Failed;
-use super::{Cause, Errno, Failure, Kernel, Observation, ObserveError, Scope};
+use super::{Cause, Errno, Failure, FlowsError, Forgotten, Kernel, Observation, ObserveError, Scope};
 use crate::model::netfilter::{SetKey, SetKind};
 use crate::model::op::Refusal;
-use crate::model::{DestinationKey, Family, Model, Op, SchedulerName, VirtualServerKey};
+use crate::model::{DestinationKey, Family, Flow, Kept, Model, Op, Protocol, SchedulerName, VirtualServerKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 /// The fake. Tests set its fields to make a situation, and read them to see what came of it.
 #[derive(Clone, Debug)]
@@ -25,6 +26,10 @@ pub struct FakeKernel {
     pub schedulers: BTreeSet<SchedulerName>,
     /// Operations it fails on, whatever they are.
     pub refuses: fn(&Op) -> Option<Errno>,
+    /// What connection tracking remembers.
+    pub flows: BTreeSet<Flow>,
+    /// Whether it refuses to forget any of them.
+    pub keeps_flows: bool,
     /// Readings to fail before the next good one.
     pub unreadable: usize,
     /// What was asked of it.
@@ -44,6 +49,8 @@ pub struct Cost {
     pub applications: usize,
     /// Operations in all of them.
     pub operations: usize,
+    /// Times that it looked for flows to forget.
+    pub flow_searches: usize,
 }
 
 impl Default for FakeKernel {
@@ -56,6 +63,8 @@ impl Default for FakeKernel {
             connections: BTreeMap::new(),
             schedulers: names.iter().filter_map(|name| name.parse().ok()).collect(),
             refuses: |_| None,
+            flows: BTreeSet::new(),
+            keeps_flows: false,
             unreadable: 0,
             cost: Cost::default(),
         }
@@ -110,6 +119,22 @@ impl Kernel for FakeKernel {
         self.cost.operations += ops.len();
         let attempts = ops.iter().enumerate().map(|(index, op)| (index, self.attempt(op)));
         attempts.filter_map(|(index, result)| result.err().map(|cause| Failure { index, cause })).collect()
+    }
+
+    fn forget_flows(&mut self, family: Family, kept: &Kept) -> Forgotten {
+        debug_assert!(!kept.is_empty(), "it costs something to look");
+        for frontend in kept.keys() {
+            debug_assert_eq!(Family::of(frontend.address), family);
+            debug_assert_ne!(frontend.protocol, Protocol::Tcp);
+        }
+        self.cost.flow_searches += 1;
+        let before = self.flows.len();
+        if self.keeps_flows && self.flows.iter().any(|flow| flow.is_stale(kept)) {
+            let failure = Some(FlowsError::Unforgotten(Errno::EBUSY));
+            return Forgotten { failure, ..Forgotten::default() };
+        }
+        self.flows.retain(|flow| !flow.is_stale(kept));
+        Forgotten { flows: before - self.flows.len(), took: Duration::ZERO, failure: None }
     }
 }
 

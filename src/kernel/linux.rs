@@ -3,14 +3,16 @@
 //! What the messages look like is in `ipvs` and `route`, how they travel in `netlink`; here is what is asked, in
 //! which order, and what an errno means for which operation.
 
+use super::conntrack::Conntrack;
 use super::ipvs::encode::Encoder;
 use super::ipvs::{self, DestinationEntry, Identity, Info, Timeouts, VirtualServerEntry};
 use super::netfilter::Netfilter;
 use super::netlink::family::{self, FamilyError};
-use super::netlink::socket::RECEIVE_BUFFER;
-use super::netlink::{Answer, Counters, Malformed, Socket};
-use super::{Cause, Errno, Failure, Kernel, Observation, ObserveError, Scope, device, localhost, modules, route};
-use crate::model::{Destinations, Family, Model, Op, Phase, SchedulerName, VirtualServer, VirtualServerKey};
+use super::netlink::{Answer, Counters, Malformed, Socket, socket::RECEIVE_BUFFER};
+use super::{
+    Cause, Errno, Failure, Forgotten, Kernel, Observation, ObserveError, Scope, device, localhost, modules, route,
+};
+use crate::model::{Destinations, Family, Kept, Model, Op, Phase, SchedulerName, VirtualServer, VirtualServerKey};
 use neli::consts::socket::NlFamily;
 use std::collections::BTreeSet;
 use std::io;
@@ -28,6 +30,7 @@ const NO_NETFILTER: Cause = Cause::Refused(Errno::EOPNOTSUPP);
 pub struct Linux {
     generic: Socket,
     route: Socket,
+    conntrack: Conntrack,
     /// None where ipvsd is to keep off it.
     netfilter: Option<Netfilter>,
     ipvs: Encoder,
@@ -84,7 +87,7 @@ impl Linux {
             Err(ObserveError::Refused { errno: Errno::EPERM, .. }) => Err(OpenError::NotPermitted),
             info => info.map_err(OpenError::Info),
         }?;
-        Ok(Self { generic, route, netfilter: None, ipvs, info, tried: BTreeSet::new() })
+        Ok(Self { generic, route, conntrack: Conntrack::open(), netfilter: None, ipvs, info, tried: BTreeSet::new() })
     }
 
     /// The same kernel, read and programmed with netfilter's sets and rules.
@@ -98,7 +101,7 @@ impl Linux {
     /// What talking to the kernel has cost since it was opened.
     pub fn counters(&self) -> Counters {
         let netfilter = self.netfilter.as_ref().map(Netfilter::counters).unwrap_or_default();
-        self.generic.counters() + self.route.counters() + netfilter
+        self.generic.counters() + self.route.counters() + self.conntrack.counters() + netfilter
     }
 
     /// Reads everything that IPVS holds.
@@ -320,6 +323,10 @@ impl Kernel for Linux {
         }
         failures.sort_unstable_by_key(|failure| failure.index);
         failures
+    }
+
+    fn forget_flows(&mut self, family: Family, kept: &Kept) -> Forgotten {
+        self.conntrack.forget(family, kept)
     }
 }
 

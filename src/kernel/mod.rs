@@ -2,6 +2,7 @@
 //!
 //! Both block: a network namespace belongs to a thread, and netlink answers within the system call that asks.
 
+pub mod conntrack;
 pub mod device;
 pub mod fake;
 pub mod ipset;
@@ -18,9 +19,10 @@ pub mod ownership;
 pub mod route;
 pub mod sysctl;
 
-use crate::model::{DestinationKey, Model, Op, VirtualServerKey};
+use crate::model::{DestinationKey, Family, Kept, Model, Op, VirtualServerKey};
 use iptables::leftovers::Held;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 pub use nix::errno::Errno;
 
@@ -36,6 +38,10 @@ pub trait Kernel {
     ///
     /// Returns what failed, by index into `ops`, ascending; empty means all of it is done.
     fn apply(&mut self, ops: &[Op]) -> Vec<Failure>;
+
+    /// Has connection tracking forget the flows of these frontends that lead to none of a frontend's destinations. The
+    /// frontends are of this family, and none is of TCP.
+    fn forget_flows(&mut self, family: Family, kept: &Kept) -> Forgotten;
 }
 
 /// What an observation should cover.
@@ -96,6 +102,31 @@ pub enum ObserveError {
         /// What was asked for.
         what: &'static str,
     },
+}
+
+/// What came of looking for flows that lead nowhere.
+#[derive(Debug, Default)]
+pub struct Forgotten {
+    /// How many there were and are no more.
+    pub flows: usize,
+    /// How long it took.
+    pub took: Duration,
+    /// Why others may still be there.
+    pub failure: Option<FlowsError>,
+}
+
+/// Why flows that lead nowhere may still be there.
+#[derive(Debug, thiserror::Error)]
+pub enum FlowsError {
+    /// Nobody can say which flows there are.
+    #[error("the module nf_conntrack_netlink is not loaded, and the kernel cannot load it")]
+    Unavailable,
+    /// They could not all be read, and none was touched.
+    #[error(transparent)]
+    Unread(ObserveError),
+    /// Some stayed.
+    #[error("the kernel refused to forget one: {0}")]
+    Unforgotten(Errno),
 }
 
 /// An operation that failed.

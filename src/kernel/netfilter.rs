@@ -5,9 +5,9 @@ use super::ipset::Sets;
 use super::iptables::{Failed, Iptables};
 use super::netlink::{Answer, Counters};
 use super::nftables::Tables;
-use super::{Cause, Errno, Failure, Kernel, Observation, ObserveError, Scope};
+use super::{Cause, Errno, Failure, Forgotten, Kernel, Observation, ObserveError, Scope};
 use crate::model::netfilter::SetKey;
-use crate::model::{Family, Leftover, Op, Phase};
+use crate::model::{Family, Kept, Leftover, Op, Phase};
 use std::io;
 
 /// Sets and rules of this thread's network namespace.
@@ -125,6 +125,10 @@ impl Kernel for Alone {
         }
         failures.sort_unstable_by_key(|failure| failure.index);
         failures
+    }
+
+    fn forget_flows(&mut self, _: Family, _: &Kept) -> Forgotten {
+        Forgotten::default()
     }
 }
 

@@ -103,6 +103,9 @@ impl Metrics {
                 self.proxy.of(*family).rules_failed.inc();
             }
         }
+        for (family, forgotten) in &pass.report.flows {
+            self.conntrack_cleaned(*family, forgotten.took, forgotten.flows);
+        }
         if success != Success::Unread {
             self.proxy.service_changes.programmed();
             self.proxy.endpoint_changes.programmed();

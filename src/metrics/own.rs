@@ -2,7 +2,7 @@
 
 use super::Pass;
 use super::register::{Named, counter, counters, gauge, gauges, histogram, real, whole};
-use crate::kernel::{Cause, Errno};
+use crate::kernel::{Cause, Errno, FlowsError, ObserveError};
 use crate::reconcile::{Report, pace::Success};
 use prometheus::{Error, Gauge, Histogram, IntCounter, IntCounterVec, Registry};
 use std::sync::{Mutex, PoisonError};
@@ -66,6 +66,9 @@ impl Own {
         for (op, cause) in &report.failed {
             self.operation_failures.with_label_values(&[&errno(cause), op.kind()]).inc();
         }
+        for failure in report.flows.iter().filter_map(|(_, forgotten)| forgotten.failure.as_ref()) {
+            self.operation_failures.with_label_values(&[&errno_of_flows(failure), Report::FORGET]).inc();
+        }
         if report.unread.is_none() {
             pass.news.iter().for_each(|age| self.programming.observe(age.as_secs_f64()));
         }
@@ -109,6 +112,16 @@ fn errno(cause: &Cause) -> String {
         Cause::SetFull => Errno::ENOSPC,
         // A program failed, which has no number.
         Cause::Rules(_) => Errno::EIO,
+    };
+    format!("{errno:?}")
+}
+
+/// The same of what kept flows that lead nowhere.
+fn errno_of_flows(failure: &FlowsError) -> String {
+    let errno = match failure {
+        FlowsError::Unavailable => Errno::EINVAL,
+        FlowsError::Unread(ObserveError::Refused { errno, .. }) | FlowsError::Unforgotten(errno) => *errno,
+        FlowsError::Unread(_) => Errno::EIO,
     };
     format!("{errno:?}")
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::kernel::iptables::Failed;
-use crate::kernel::{Errno, ObserveError};
+use crate::kernel::{Errno, FlowsError, Forgotten, ObserveError};
 use crate::model::{Protocol, VirtualServerKey};
 use std::collections::BTreeMap;
 
@@ -125,6 +125,36 @@ fn rules_that_cannot_be_written_are_counted_in_their_family_and_other_failures_a
     for (family, wanted) in [("IPv4", 0.0), ("IPv6", 1.0)] {
         let series = format!("kubeproxy_sync_proxy_rules_iptables_restore_failures_total{{ip_family=\"{family}\"}}");
         assert_eq!(value(&metrics, &series), Some(wanted));
+    }
+}
+
+#[test]
+fn flows_that_led_nowhere_are_counted_and_timed_by_family_and_so_is_what_kept_them() {
+    let forgotten = |flows, failure| Forgotten { flows, took: Duration::from_millis(3), failure };
+    let metrics = metrics();
+    let unread = FlowsError::Unread(ObserveError::Inconsistent { what: "flows" });
+    for flows in [
+        vec![(Family::Ipv4, forgotten(7, None)), (Family::Ipv6, forgotten(0, None))],
+        vec![(Family::Ipv4, forgotten(2, Some(FlowsError::Unforgotten(Errno::EBUSY))))],
+        vec![(Family::Ipv6, forgotten(0, Some(FlowsError::Unavailable)))],
+        vec![(Family::Ipv6, forgotten(0, Some(unread)))],
+        vec![],
+    ] {
+        metrics.pass(&pass(&Report { flows, ..Report::default() }));
+    }
+    for (series, wanted) in [
+        (r#"kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family="IPv4"}"#, 9.0),
+        (r#"kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family="IPv6"}"#, 0.0),
+        (r#"kubeproxy_conntrack_reconciler_sync_duration_seconds_count{ip_family="IPv4"}"#, 2.0),
+        (r#"kubeproxy_conntrack_reconciler_sync_duration_seconds_bucket{ip_family="IPv6",le="0.002"}"#, 0.0),
+        (r#"kubeproxy_conntrack_reconciler_sync_duration_seconds_bucket{ip_family="IPv6",le="0.004"}"#, 3.0),
+        (r#"ipvsd_operation_failures_total{errno="EBUSY",kind="forget flow"}"#, 1.0),
+        (r#"ipvsd_operation_failures_total{errno="EINVAL",kind="forget flow"}"#, 1.0),
+        (r#"ipvsd_operation_failures_total{errno="EIO",kind="forget flow"}"#, 1.0),
+        (r#"ipvsd_passes_total{result="whole"}"#, 3.0),
+        (r#"ipvsd_passes_total{result="partial"}"#, 2.0),
+    ] {
+        assert_eq!(value(&metrics, series), Some(wanted), "{series}");
     }
 }
 

@@ -5,6 +5,7 @@
 //! [`op`]; the text form that scenarios, `ipvsd diff` and logs share is in [`text`].
 
 pub mod address;
+mod flow;
 mod leftover;
 pub mod localhost;
 pub mod netfilter;
@@ -15,6 +16,7 @@ mod virtual_server;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+pub use flow::{Flow, Kept};
 pub use leftover::Leftover;
 pub use localhost::LocalhostPath;
 use netfilter::{RuleSettings, Set, SetKey};

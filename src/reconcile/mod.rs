@@ -6,6 +6,7 @@
 //! for is read in parts, between which changes have their turn.
 
 mod check;
+mod flows;
 mod leftovers;
 mod localhost;
 mod netfilter;
@@ -17,6 +18,7 @@ use crate::desired::drain::{Connections, Occasion};
 use crate::desired::routes::{self, Standing};
 use crate::desired::{Drains, Inherited, Locals, Moment, Plan, Settings};
 use crate::diff::Steps;
+use crate::diff::flows::Suspects;
 use crate::kernel::{Cause, Kernel, Observation, ObserveError, Scope};
 use crate::model::{Family, Op, SchedulerName, VirtualServerKey};
 use crate::state::{Change, ObjectRef, Origin, Problem, Service, State};
@@ -64,6 +66,8 @@ pub struct Reconciler<K> {
     found: Observation,
     /// What became of kube-proxy's rules and tables.
     clearing: Clearing,
+    /// Where flows may be left that lead nowhere. Written as operations are done, emptied as flows are looked for.
+    suspects: Suspects,
     /// When schedulers that could not be loaded are tried again.
     schedulers_again: Moment,
     localhost: Localhost,
@@ -104,6 +108,7 @@ impl<K: Kernel> Reconciler<K> {
             inherited: None,
             found: Observation::default(),
             clearing: Clearing::default(),
+            suspects: Suspects::all(),
             schedulers_again: Moment::ZERO,
             localhost: Localhost::default(),
         }
@@ -246,11 +251,8 @@ impl<K: Kernel> Reconciler<K> {
         self.plan.netfilter_mut().note_marks(&seen.model);
         // What is wanted says what was kube-proxy's.
         self.update_plan();
-        let mut seen = self.with_all_of_ours(seen)?;
-        if matches!(scope, Scope::Outline) {
-            check::complete(&mut self.kernel, &mut seen.model, &mut self.found.model)?;
-        }
-        self.found = seen;
+        let seen = self.with_all_of_ours(seen)?;
+        self.take_reading(scope, seen)?;
         self.clearing.note_found(&self.found.model);
         if !self.state.is_in_doubt() {
             self.inherited = Some(Inherited::default());
@@ -266,9 +268,9 @@ impl<K: Kernel> Reconciler<K> {
     fn read_virtual_servers(&mut self, keys: BTreeSet<VirtualServerKey>) -> Result<Reading, ObserveError> {
         let in_order: Vec<_> = keys.iter().copied().collect();
         let mut seen = self.kernel.observe(Scope::VirtualServers(&in_order))?;
-        for key in &keys {
-            self.found.model.virtual_servers.remove(key);
-        }
+        let known = &mut self.found.model.virtual_servers;
+        let before = keys.iter().filter_map(|key| known.remove_entry(key)).collect();
+        self.suspects.note_virtual_servers(&before, &seen.model.virtual_servers);
         self.found.model.virtual_servers.append(&mut seen.model.virtual_servers);
         Ok(Reading::Some(keys, seen.connections))
     }
@@ -297,6 +299,19 @@ impl<K: Kernel> Reconciler<K> {
         Ok(seen)
     }
 
+    /// Puts a reading of everything in the place of the picture, which gives an outline its destinations.
+    fn take_reading(&mut self, scope: Scope<'_>, mut seen: Observation) -> Result<(), ObserveError> {
+        let Self { kernel, found: Observation { model: known, .. }, suspects, .. } = self;
+        suspects.note_outline(known, &seen.model);
+        if matches!(scope, Scope::Outline) {
+            check::complete(kernel, &mut seen.model, known)?;
+        } else {
+            suspects.note_virtual_servers(&known.virtual_servers, &seen.model.virtual_servers);
+        }
+        self.found = seen;
+        Ok(())
+    }
+
     /// Decides and applies; once more if that showed that schedulers are missing, or the way from 127.0.0.1.
     fn settle(&mut self, reading: &Reading, now: Moment) -> Report {
         let is_whole = reading.is_whole();
@@ -306,13 +321,11 @@ impl<K: Kernel> Reconciler<K> {
         if self.note_missing_schedulers(&report.failed, now) | decided_wrongly {
             report.failed.clear();
             let seen = self.kernel.observe(Scope::All);
-            self.found = match seen.and_then(|seen| self.with_all_of_ours(seen)) {
-                Ok(found) => found,
-                Err(error) => {
-                    report.unread = Some(error);
-                    return report;
-                }
-            };
+            let found = seen.and_then(|seen| self.with_all_of_ours(seen));
+            if let Err(error) = found.and_then(|found| self.take_reading(Scope::All, found)) {
+                report.unread = Some(error);
+                return report;
+            }
             self.apply(&Reading::All, now, &mut report);
         }
         report
@@ -328,6 +341,7 @@ impl<K: Kernel> Reconciler<K> {
         if !takeover::failures_need_device(&report.failed, &self.found.model) {
             self.submit(&stages.relieving, report);
         }
+        self.forget_flows(report);
     }
 
     fn submit(&mut self, ops: &[Op], report: &mut Report) {
@@ -342,6 +356,7 @@ impl<K: Kernel> Reconciler<K> {
             }
             *report.done.entry(op.kind()).or_default() += 1;
             self.clearing.note_done(op);
+            self.suspects.note(op, &self.found.model);
             // The kernel did what the picture has no place for: somebody else changed something too.
             report.surprised |= self.found.model.apply(op).is_err();
         }

@@ -1,8 +1,8 @@
 //! What a pass did, for logs, exit codes and metrics.
 
 use super::pace::{Outcome, Success};
-use crate::kernel::{Cause, ObserveError};
-use crate::model::Op;
+use crate::kernel::{Cause, FlowsError, Forgotten, ObserveError};
+use crate::model::{Family, Op};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -13,6 +13,8 @@ pub struct Report {
     pub done: BTreeMap<&'static str, usize>,
     /// Operations that failed, with the reason.
     pub failed: Vec<(Op, Cause)>,
+    /// What came of looking for flows that lead nowhere, where something had changed.
+    pub flows: Vec<(Family, Forgotten)>,
     /// Why the kernel could not be read, if it could not; nothing was changed then.
     pub unread: Option<ObserveError>,
     /// Whether everything was read, but perhaps for destinations whose turn comes.
@@ -28,9 +30,16 @@ pub struct Report {
 }
 
 impl Report {
+    /// What forgetting a flow is called, as [`Op::kind`] names operations.
+    pub const FORGET: &'static str = "forget flow";
+
     /// Whether the kernel holds what it should, as far as this pass knows.
     pub fn is_good(&self) -> bool {
-        self.unread.is_none() && self.failed.is_empty() && !self.surprised
+        let remembers = |(_, forgotten): &(Family, Forgotten)| {
+            // Without the module there is nothing that trying again would change.
+            forgotten.failure.as_ref().is_some_and(|failure| !matches!(failure, FlowsError::Unavailable))
+        };
+        self.unread.is_none() && self.failed.is_empty() && !self.surprised && !self.flows.iter().any(remembers)
     }
 
     /// What the pacing needs to know.
@@ -41,6 +50,14 @@ impl Report {
             None => Success::Partial,
         };
         Outcome { success, read_all: self.read_all, draining: self.draining > 0 }
+    }
+
+    /// Takes in what came of looking for flows; counts what was forgotten as operations.
+    pub(super) fn take_forgotten(&mut self, family: Family, forgotten: Forgotten) {
+        if forgotten.flows > 0 {
+            *self.done.entry(Self::FORGET).or_default() += forgotten.flows;
+        }
+        self.flows.push((family, forgotten));
     }
 
     /// How many operations succeeded.

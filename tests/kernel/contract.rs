@@ -2,6 +2,7 @@
 //! the fake holds on Linux. Each case begins with a kernel that holds nothing of ours.
 
 use ipvsd::kernel::{Cause, Failure, Kernel, Observation, Scope};
+use ipvsd::model::netfilter::AddressPort;
 use ipvsd::model::{
     DestinationKey, DestinationSpec, Family, Forwarding, Model, Op, Persistence, Protocol, RouteSpec, SchedulerFlags,
     VirtualServerKey, VirtualServerSpec,
@@ -30,6 +31,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("a_scoped_reading_has_what_was_asked_for", a_scoped_reading_has_what_was_asked_for),
     ("an_outline_has_everything_but_destinations", an_outline_has_everything_but_destinations),
     ("random_operations_do_what_they_do_to_a_model", random_operations_do_what_they_do_to_a_model),
+    ("looking_for_flows_changes_nothing_else", looking_for_flows_changes_nothing_else),
 ];
 
 /// Everything the kernel holds of ours.
@@ -254,6 +256,20 @@ fn an_outline_has_everything_but_destinations(kernel: &mut dyn Kernel) {
     wanted.model.virtual_servers.values_mut().for_each(|server| server.destinations.clear());
     wanted.connections.clear();
     assert_eq!(kernel.observe(Scope::Outline).unwrap(), wanted);
+}
+
+fn looking_for_flows_changes_nothing_else(kernel: &mut dyn Kernel) {
+    apply(kernel, &everything());
+    let before = observe(kernel);
+    for (family, address) in [(Family::Ipv4, "10.96.0.1"), (Family::Ipv6, "fd00:96::1")] {
+        let at = |port| AddressPort { address: ip(address), protocol: Protocol::Udp, port };
+        for count in [1, 100] {
+            let kept = (1..=count).map(|port| (at(port), BTreeSet::from([destination(address, 53)]))).collect();
+            let forgotten = kernel.forget_flows(family, &kept);
+            assert_eq!((forgotten.flows, forgotten.failure.is_none()), (0, true), "{forgotten:?}");
+        }
+    }
+    assert_eq!(observe(kernel), before);
 }
 
 /// Operations from so small a world that they meet each other, in order of phases.

@@ -25,6 +25,8 @@ mod contract_linux;
 mod contract_netfilter;
 mod cost;
 mod demo;
+mod flow_table;
+mod flows;
 mod golden;
 mod golden_rig;
 mod lab;
@@ -70,6 +72,8 @@ fn trials() -> Vec<Trial> {
         contract_linux::trials(),
         cost::trials(),
         demo::trials(),
+        flow_table::trials(),
+        flows::trials(),
         golden::trials(),
         localhost::trials(),
         migration::trials(),

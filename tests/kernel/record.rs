@@ -4,13 +4,16 @@
 //! bytes.
 
 use crate::contract::{apply, destination, ip, scheduled, tcp};
+use crate::flow_table::{Inserted, insert};
 use crate::lab::{is_set, run, trial};
+use ipvsd::kernel::conntrack::{self, Filter};
 use ipvsd::kernel::ipvs::encode::Encoder;
 use ipvsd::kernel::linux::Linux;
 use ipvsd::kernel::netlink::socket::RECEIVE_BUFFER;
 use ipvsd::kernel::netlink::{Batch, Socket, decode, family};
 use ipvsd::kernel::{device, route};
-use ipvsd::model::{DestinationSpec, Family, Op, RouteSpec, VirtualServerKey};
+use ipvsd::model::netfilter::AddressPort;
+use ipvsd::model::{DestinationSpec, Family, Flow, Op, Protocol, RouteSpec, VirtualServerKey};
 use libtest_mimic::Trial;
 use neli::consts::socket::{Msg, NlFamily};
 use neli::socket::NlSocket;
@@ -85,6 +88,16 @@ fn record() -> String {
         let addresses = |batch: &mut Batch| device::addresses(batch, NLM_F_DUMP, (family, device));
         add(&format!("{name} addresses on it"), NlFamily::Route, &addresses);
     }
+    make_flows();
+    let dns = AddressPort { address: ip("10.96.0.2"), protocol: Protocol::Udp, port: 53 };
+    for (name, asked) in [
+        ("flows of IPv4", (Family::Ipv4, Filter::Nothing)),
+        ("flows of IPv6", (Family::Ipv6, Filter::Nothing)),
+        ("flows of SCTP", (Family::Ipv4, Filter::Protocol(Protocol::Sctp))),
+        ("flows to 10.96.0.2:53", (Family::Ipv4, Filter::Frontend(dns))),
+    ] {
+        add(name, NlFamily::Netfilter, &|batch| conntrack::encode::list(batch, NLM_F_DUMP, asked));
+    }
     lines
 }
 
@@ -94,6 +107,22 @@ fn make_device() -> u32 {
     run("ip", &["address", "add", "10.96.0.2/32", "dev", "kube-ipvs0"]);
     run("ip", &["address", "add", "fd00:96::2/128", "dev", "kube-ipvs0", "nodad"]);
     7
+}
+
+/// Flows to two ports of UDP and to one of SCTP, in both families.
+fn make_flows() {
+    let of = |(protocol, port, client): (_, u16, u16), [vip, real, from]: [&str; 3]| {
+        let flow = Flow {
+            client: (ip(from), client).into(),
+            frontend: AddressPort { address: ip(vip), protocol, port },
+            destination: destination(real, port + 1),
+        };
+        Inserted { flow, answered_to: flow.client }
+    };
+    for addresses in [["10.96.0.2", "10.1.0.1", "10.244.0.1"], ["fd00:96::2", "fd00:1::1", "fd00:244::1"]] {
+        let flows = [(Protocol::Udp, 53, 4000), (Protocol::Udp, 54, 4001), (Protocol::Sctp, 99, 4002)];
+        insert(&flows.map(|flow| of(flow, addresses)));
+    }
 }
 
 /// The request that ipvsadm sends for its arguments: the last buffer that it sends.

@@ -132,8 +132,8 @@ fn name(prefix: &'static str) -> impl Strategy<Value = ObjectName> {
 }
 
 fn service(overlap: bool) -> impl Strategy<Value = Service> {
-    // Slices have TCP.
-    let protocol = prop_oneof![2 => Just(Protocol::Tcp), 1 => protocol()];
+    // Slices have TCP and UDP.
+    let protocol = prop_oneof![2 => Just(Protocol::Tcp), 2 => Just(Protocol::Udp), 1 => protocol()];
     let ports = vec((protocol, any::<bool>()), 0..3);
     let scheduling = option::of(prop_oneof![Just("wrr"), Just("mh"), Just("nosuch")]);
     let health_check = option::of(Just(32_000));
@@ -195,7 +195,7 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
             origin: Origin::Api,
             service: ObjectName::new("default", &format!("s{service}")),
             family: if six { Family::Ipv6 } else { Family::Ipv4 },
-            ports: [(0, Protocol::Tcp), (1, Protocol::Udp), (1, Protocol::Tcp)]
+            ports: [(0, Protocol::Tcp), (0, Protocol::Udp), (1, Protocol::Udp), (1, Protocol::Tcp)]
                 .map(|(index, protocol)| SlicePort { name: format!("p{index}").into(), protocol, port: 8080 + index })
                 .into(),
             endpoints: endpoints.into_iter().map(|endpoint| if six { in_ipv6(endpoint) } else { endpoint }).collect(),

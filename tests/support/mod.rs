@@ -3,6 +3,7 @@
 
 pub mod arbitrary;
 pub mod deployment;
+pub mod flows;
 pub mod oracle;
 
 use ipvsd::kernel::Kernel;
