@@ -30,8 +30,10 @@ pub use takeover::Takeover;
 pub struct Options {
     /// How often things happen.
     pub intervals: Intervals,
-    /// How long a departing destination may keep its connections; zero removes it at once.
+    /// How long a departing destination may keep its connections where its Service does not say; zero removes it at once.
     pub drain_timeout: Duration,
+    /// How long a virtual server nobody wants stays after connections were cut, so that their clients hear of it.
+    pub linger: Duration,
     /// What becomes of what kube-proxy left.
     pub takeover: Takeover,
 }
@@ -113,6 +115,7 @@ impl<K: Kernel> Reconciler<K> {
             Err(error) => Report { unread: Some(error), ..Report::default() },
         };
         report.draining = self.drains.len();
+        report.lingering = self.drains.lingering();
         report.inherited = self.inherited.as_ref().map_or(0, Inherited::len);
         self.pace.passed(report.outcome(), now);
         report
@@ -189,7 +192,7 @@ impl<K: Kernel> Reconciler<K> {
         if !self.pace.drain_check_is_due(now) {
             return Ok(Reading::Nothing);
         }
-        let keys = self.drains.virtual_servers();
+        let keys = Vec::from_iter(self.drains.virtual_servers());
         let mut seen = self.kernel.observe(Scope::VirtualServers(&keys))?;
         for key in &keys {
             self.found.model.virtual_servers.remove(key);
@@ -279,7 +282,7 @@ impl<K: Kernel> Reconciler<K> {
         }
         touched.retain(|key| !self.found.foreign.contains(key));
         let mut steps = Steps::default();
-        let mut served = BTreeSet::new();
+        let (mut served, mut departed) = (BTreeSet::new(), Vec::new());
         for key in &touched {
             let found = self.found.model.virtual_servers.get(key);
             let counted = match reading {
@@ -287,7 +290,8 @@ impl<K: Kernel> Reconciler<K> {
                 Reading::Some(keys, connections) if keys.contains(key) => Some(connections),
                 _ => None,
             };
-            let occasion = Occasion { now, timeout: self.options.drain_timeout, counted };
+            let timeout = self.plan.drain_timeout(key).unwrap_or(self.options.drain_timeout);
+            let occasion = Occasion { now, timeout, linger: self.options.linger, counted };
             let planned = self.plan.virtual_server(key);
             let wanted = match &mut self.inherited {
                 Some(inherited) => inherited.complete(key, planned),
@@ -296,7 +300,11 @@ impl<K: Kernel> Reconciler<K> {
             let kept = self.drains.keep(*key, (wanted.as_deref(), found), occasion);
             served.extend(kept.as_ref().and_then(|_| key.address()));
             steps.virtual_server(*key, kept.as_deref(), found);
+            if kept.is_none() {
+                departed.push(*key);
+            }
         }
+        departed.iter().for_each(|key| self.plan.forget_drain_timeout(key));
         let settings = self.settings.netfilter.as_ref();
         let netfilter = Netfilter { settings, state: &self.state, found: &self.found.model };
         netfilter.decide(&mut self.plan, matches!(reading, Reading::All), &mut steps);

@@ -25,6 +25,7 @@ mod contract_linux;
 mod contract_netfilter;
 mod cost;
 mod demo;
+mod drains;
 mod golden;
 mod golden_rig;
 mod lab;
@@ -68,6 +69,7 @@ fn trials() -> Vec<Trial> {
         contract_linux::trials(),
         cost::trials(),
         demo::trials(),
+        drains::trials(),
         golden::trials(),
         migration::trials(),
         netfilter::trials(),
