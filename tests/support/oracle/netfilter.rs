@@ -126,7 +126,8 @@ impl Cluster {
         if service.external_policy != TrafficPolicy::Local || chosen.is_empty() || !is_asked {
             return;
         }
-        let VirtualServer { mut spec, destinations } = server(service, family, known, chosen);
+        let VirtualServer { mut spec, destinations } =
+            server(service, family, (known, self.settings.is_scheduler_chosen), chosen);
         if let Some(Persistence { .. }) = spec.persistence.take() {
             spec.scheduler = "mh".parse().unwrap();
             spec.flags = SchedulerFlags::FALLBACK;
