@@ -80,6 +80,7 @@ fn cluster() -> Vec<Change> {
         origin: Origin::Api,
         service: name,
         family: ipvsd::model::Family::Ipv4,
+        is_of_nodes: true,
         ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
         endpoints: vec![endpoint],
     };
