@@ -11,7 +11,7 @@ mod takeover;
 
 use crate::desired::drain::{Connections, Occasion};
 use crate::desired::routes::{self, Standing};
-use crate::desired::{Drains, Inherited, Locals, Moment, Plan, Settings};
+use crate::desired::{Drains, Inherited, Locals, Moment, Plan, Settings, untold_pods};
 use crate::diff::Steps;
 use crate::kernel::{Cause, Kernel, Observation, ObserveError, Scope};
 use crate::model::{Family, Op, Phase, SchedulerName, VirtualServerKey};
@@ -132,9 +132,11 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     /// What is wrong with the input as far as only the whole shows it: addresses that two want, schedulers that
-    /// are missing, virtual servers of somebody else in the way.
+    /// are missing, virtual servers of somebody else in the way, pods that cannot be told.
     pub fn problems(&self) -> Vec<Problem> {
-        self.plan.problems().cloned().chain(self.found.foreign.iter().filter_map(|key| self.conflict(key))).collect()
+        let conflicts = self.found.foreign.iter().filter_map(|key| self.conflict(key));
+        let untold = untold_pods(&self.settings, &self.state);
+        self.plan.problems().cloned().chain(conflicts).chain(untold).collect()
     }
 
     /// The Service behind a virtual server, for messages.
