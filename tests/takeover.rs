@@ -66,6 +66,7 @@ fn cluster() -> Vec<Change> {
         external_policy: TrafficPolicy::Cluster,
         health_check_node_port: None,
         scheduling: None,
+        drain_timeout: None,
     };
     let endpoint = Endpoint {
         address: ip("10.1.0.1"),
@@ -82,6 +83,7 @@ fn cluster() -> Vec<Change> {
         origin: Origin::Api,
         service: name,
         family: Family::Ipv4,
+        is_of_nodes: true,
         ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
         endpoints: vec![endpoint],
     };

@@ -16,7 +16,7 @@ mod takeover;
 
 use crate::desired::drain::{Connections, Occasion};
 use crate::desired::routes::{self, Standing};
-use crate::desired::{Drains, Inherited, Locals, Moment, Plan, Settings};
+use crate::desired::{Drains, Inherited, Locals, Moment, Plan, Settings, untold_pods};
 use crate::diff::Steps;
 use crate::diff::flows::Suspects;
 use crate::kernel::{Cause, Kernel, Observation, ObserveError, Scope};
@@ -39,8 +39,10 @@ pub use takeover::Takeover;
 pub struct Options {
     /// How often things happen.
     pub intervals: Intervals,
-    /// How long a departing destination may keep its connections; zero removes it at once.
+    /// How long a departing destination may keep its connections where its Service does not say; zero removes it at once.
     pub drain_timeout: Duration,
+    /// How long a virtual server nobody wants stays after connections were cut, so that their clients hear of it.
+    pub linger: Duration,
     /// What becomes of what kube-proxy left.
     pub takeover: Takeover,
 }
@@ -175,12 +177,14 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     /// What is wrong with the input as far as only the whole shows it: addresses that two want, schedulers that
-    /// are missing, virtual servers of somebody else in the way, and what of kube-proxy's does not go.
+    /// are missing, virtual servers of somebody else in the way, what of kube-proxy's does not go, pods that cannot be
+    /// told.
     pub fn problems(&self) -> Vec<Problem> {
         let conflicts = self.found.foreign.iter().filter_map(|key| self.conflict(key));
         let held = self.found.held.iter().map(|held| leftovers::on_this_node(held.to_string()));
         let localhost = self.localhost.problem(&self.settings, &self.state);
-        let of_node = held.chain(self.clearing.problems()).chain(localhost);
+        let untold = untold_pods(&self.settings, &self.state);
+        let of_node = held.chain(self.clearing.problems()).chain(localhost).chain(untold);
         self.plan.problems().cloned().chain(conflicts).chain(of_node).collect()
     }
 
@@ -222,6 +226,7 @@ impl<K: Kernel> Reconciler<K> {
     /// Completes a report by what there is to say after each pass.
     fn conclude(&mut self, report: &mut Report) {
         report.draining = self.drains.len();
+        report.lingering = self.drains.lingering();
         report.inherited = self.inherited.as_ref().map_or(0, Inherited::len);
         if !report.is_good() {
             // Everything is read soon.
@@ -278,6 +283,8 @@ impl<K: Kernel> Reconciler<K> {
     fn update_plan(&mut self) {
         let dirty = self.state.take_dirty();
         self.touched.append(&mut self.plan.update(&self.state, &self.settings, dirty));
+        let moved = self.state.take_moved();
+        self.touched.extend(moved.into_iter().flat_map(|address| self.plan.of_address(address)).map(|(key, _)| key));
     }
 
     /// Completes a reading of everything. What was ours when last seen and is foreign now was edited by hand: it is ours
@@ -375,7 +382,7 @@ impl<K: Kernel> Reconciler<K> {
         }
         touched.retain(|key| !self.found.foreign.contains(key));
         let mut steps = Steps::default();
-        let mut served = BTreeSet::new();
+        let (mut served, mut departed) = (BTreeSet::new(), Vec::new());
         for key in &touched {
             let found = self.found.model.virtual_servers.get(key);
             let counted = match reading {
@@ -383,7 +390,8 @@ impl<K: Kernel> Reconciler<K> {
                 Reading::Some(keys, connections) if keys.contains(key) => Some(connections),
                 _ => None,
             };
-            let occasion = Occasion { now, timeout: self.options.drain_timeout, counted };
+            let timeout = self.plan.drain_timeout(key).unwrap_or(self.options.drain_timeout);
+            let occasion = Occasion { now, timeout, linger: self.options.linger, counted };
             let planned = self.plan.virtual_server(key);
             let wanted = match &mut self.inherited {
                 Some(inherited) => inherited.complete(key, planned),
@@ -392,7 +400,11 @@ impl<K: Kernel> Reconciler<K> {
             let kept = self.drains.keep(*key, (wanted.as_deref(), found), occasion);
             served.extend(kept.as_ref().and_then(|_| key.address()));
             steps.virtual_server(*key, kept.as_deref(), found);
+            if kept.is_none() {
+                departed.push(*key);
+            }
         }
+        departed.iter().for_each(|key| self.plan.forget_drain_timeout(key));
         let takes_over = self.options.takeover.is_on();
         let localhost = Localhost::is_wanted(&self.settings, &self.state);
         let settings = self.settings.netfilter.as_ref();
@@ -438,11 +450,17 @@ impl<K: Kernel> Reconciler<K> {
                 is_vip: route.is_some()
                     || self.plan.serves(address..=address)
                     || found.is_on_kube_proxy_device(address),
+                is_elsewhere: self.state.is_elsewhere(address) && !self.is_cluster_ip(address),
             };
             let wanted = routes::route(address, standing, self.state.node());
             steps.route(address, wanted.as_ref(), route);
             netfilter.vip(address, wanted.is_some(), steps);
         }
+    }
+
+    fn is_cluster_ip(&self, address: IpAddr) -> bool {
+        let mut services = self.plan.of_address(address).filter_map(|(_, owner)| self.state.service(owner));
+        services.any(|service| service.cluster_ips.contains(&address))
     }
 
     /// Returns whether schedulers turned out to be missing that Services can do without.

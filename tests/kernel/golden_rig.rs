@@ -214,6 +214,7 @@ pub fn service(number: u8, protocol: Protocol) -> Service {
         external_policy: TrafficPolicy::Cluster,
         health_check_node_port: None,
         scheduling: None,
+        drain_timeout: None,
     }
 }
 
@@ -228,6 +229,7 @@ fn slice(service: &Service, family: Family, endpoints: Vec<Endpoint>) -> Endpoin
         origin: Origin::Api,
         service: service.name.clone(),
         family,
+        is_of_nodes: true,
         ports: vec![SlicePort { name: "".into(), protocol: service.ports[0].protocol, port: 8080 }],
         endpoints,
     }

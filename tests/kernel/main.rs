@@ -18,6 +18,7 @@ mod follower;
 #[path = "../support/objects.rs"]
 mod objects;
 
+mod affinity;
 mod cluster;
 mod commands;
 mod contract;
@@ -25,6 +26,7 @@ mod contract_linux;
 mod contract_netfilter;
 mod cost;
 mod demo;
+mod drains;
 mod flow_table;
 mod flows;
 mod golden;
@@ -67,11 +69,13 @@ fn main() -> ExitCode {
 
 fn trials() -> Vec<Trial> {
     let subjects = [
+        affinity::trials(),
         cluster::trials(),
         commands::trials(),
         contract_linux::trials(),
         cost::trials(),
         demo::trials(),
+        drains::trials(),
         flow_table::trials(),
         flows::trials(),
         golden::trials(),

@@ -56,13 +56,13 @@ impl Cluster {
                         TrafficPolicy::Cluster => self.of_cluster(&endpoints),
                         TrafficPolicy::Local => first_of(&[&|one| one.ready, &is_leaving], &local(&endpoints)),
                     };
-                    let server = server(service, key.family(), known, chosen);
+                    let server = server(service, key.family(), (known, self.settings.is_scheduler_chosen), chosen);
                     model.virtual_servers.entry(key).or_insert(server);
                 }
             }
         }
         for vip in model.virtual_servers.keys().filter_map(VirtualServerKey::address) {
-            if !self.node.addresses.contains(&vip) {
+            if !self.node.addresses.contains(&vip) && !self.is_elsewhere(vip) {
                 let preferred_source = self.node.primary(Family::of(vip));
                 model.routes.insert(vip, RouteSpec { preferred_source });
             }
@@ -71,6 +71,15 @@ impl Cluster {
             self.add_netfilter(&mut model, known);
         }
         model
+    }
+
+    /// Whether an endpoint on another node has an external address that is no cluster IP.
+    fn is_elsewhere(&self, vip: IpAddr) -> bool {
+        let services = || self.services.values();
+        let is_external = services().any(|one| one.external_ips.contains(&vip) || one.load_balancer_ips.contains(&vip));
+        let is_internal = services().any(|one| !one.ports.is_empty() && one.cluster_ips.contains(&vip));
+        let mut endpoints = self.slices.values().filter(|slice| slice.is_of_nodes).flat_map(|slice| &slice.endpoints);
+        is_external && !is_internal && endpoints.any(|one| !one.is_local && one.address == vip)
     }
 
     /// What load balancers are told in a family.
@@ -196,12 +205,17 @@ fn first_of(kinds: &[&dyn Fn(&Endpoint) -> bool], endpoints: &Endpoints) -> Endp
     kinds.iter().map(of_kind).find(|found| !found.is_empty()).unwrap_or_default()
 }
 
-fn server(service: &Service, family: Family, known: &[&str], chosen: Endpoints) -> VirtualServer {
-    let scheduler = service.scheduling.map(|own| own.scheduler).filter(|own| known.contains(&own.as_str()));
-    let scheduler = scheduler.unwrap_or("rr".parse().unwrap());
+fn server(service: &Service, family: Family, (known, is_chosen): (&[&str], bool), chosen: Endpoints) -> VirtualServer {
+    let [rr, mh] = ["rr", "mh"].map(|name| name.parse().unwrap());
+    let (scheduler, flags) = match service.scheduling.map(|own| own.scheduler) {
+        Some(own) if own == mh => (mh, SchedulerFlags::PORT),
+        Some(own) if known.contains(&own.as_str()) => (own, SchedulerFlags::default()),
+        None if service.affinity.is_some() && !is_chosen => (mh, SchedulerFlags::FALLBACK),
+        _ => (rr, SchedulerFlags::default()),
+    };
     let spec = VirtualServerSpec {
         scheduler,
-        flags: if scheduler.as_str() == "mh" { SchedulerFlags::PORT } else { SchedulerFlags::default() },
+        flags,
         persistence: service.affinity.map(|timeout| Persistence { timeout, prefix: family.bits() }),
     };
     let destination = |(key, one): (_, Endpoint)| (key, DestinationSpec::masquerading(one.weight.into()));
