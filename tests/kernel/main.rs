@@ -28,6 +28,8 @@ mod demo;
 mod golden;
 mod golden_rig;
 mod lab;
+mod list;
+mod list_document;
 mod localhost;
 mod migration;
 mod netfilter;
@@ -71,6 +73,8 @@ fn trials() -> Vec<Trial> {
         cost::trials(),
         demo::trials(),
         golden::trials(),
+        list::trials(),
+        list_document::trials(),
         localhost::trials(),
         migration::trials(),
         netfilter::trials(),
