@@ -6,7 +6,7 @@ use ipvsd::kernel::conntrack::{self, Entry};
 use ipvsd::kernel::ipvs::encode::Encoder;
 use ipvsd::kernel::ipvs::{self, DestinationEntry, Identity, Info, Timeouts, Tunnel, VirtualServerEntry};
 use ipvsd::kernel::netlink::decode::{Attribute, Received, attributes, messages, status};
-use ipvsd::kernel::netlink::{Batch, family};
+use ipvsd::kernel::netlink::{Batch, Message, family};
 use ipvsd::kernel::{device, route};
 use ipvsd::model::netfilter::AddressPort;
 use ipvsd::model::{
@@ -259,6 +259,44 @@ fn a_dump_of_destinations_is_understood_whole() {
     assert_eq!((busy.stats.connections, busy.stats.packets_in, busy.stats.bytes_in), (2, 4, 224));
 }
 
+/// Kernels since Linux 4.1 tell each counter twice: with 32 bits, which run over, and with 64 bits.
+#[test]
+fn counters_beyond_32_bits_are_read_whole() {
+    // IPVS_STATS_ATTR_*, of which 4 and 5, the bytes, have always been wide.
+    let narrow = |message: &mut Message<'_>| {
+        (1..=10_u16).for_each(|kind| match kind {
+            4 | 5 => message.attribute(kind, &u64::from(kind).to_ne_bytes()),
+            _ => message.attribute(kind, &u32::from(kind).to_ne_bytes()),
+        });
+    };
+    let wide = |message: &mut Message<'_>| {
+        (1..=10_u16).for_each(|kind| message.attribute(kind, &((u64::from(kind) << 32) + 7).to_ne_bytes()));
+    };
+    let mut batch = Batch::new(1);
+    // IPVS_CMD_ATTR_SERVICE with AF, FWMARK, STATS and STATS64; IPVS_CMD_ATTR_DEST with ADDR, STATS and STATS64.
+    batch.push(0, 0, |message| {
+        message.raw(&[0; 4]);
+        message.nested(1, |service| {
+            service.attribute(1, &2_u16.to_ne_bytes());
+            service.attribute(5, &7_u32.to_ne_bytes());
+            service.nested(10, narrow);
+            service.nested(12, wide);
+        });
+        message.nested(2, |destination| {
+            destination.attribute(1, &[10, 1, 0, 1]);
+            destination.nested(10, narrow);
+            destination.nested(12, wide);
+        });
+    });
+    let payload = only(batch.bytes()).payload;
+    let stats = ipvs::decode::service(payload).unwrap().stats;
+    let totals = [stats.connections, stats.packets_in, stats.packets_out, stats.bytes_in, stats.bytes_out];
+    assert_eq!(totals, [1, 2, 3, 4, 5].map(|count| (count << 32) + 7));
+    let rates = [stats.connection_rate, stats.packet_rate_in, stats.packet_rate_out, stats.byte_rate_in];
+    assert_eq!((rates, stats.byte_rate_out), ([6, 7, 8, 9].map(|count| (count << 32) + 7), (10 << 32) + 7));
+    assert_eq!(ipvs::decode::destination(payload, Family::Ipv4).unwrap().stats, stats);
+}
+
 #[test]
 fn answers_to_single_requests_are_understood() {
     let info = recorded("info");
@@ -424,6 +462,7 @@ fn any_destination() -> impl Strategy<Value = (DestinationKey, DestinationSpec)>
 fn decode_everything(bytes: &[u8]) {
     let _ = (status(bytes), ipvs::decode::info(bytes), ipvs::decode::service(bytes), family::number(bytes));
     let _ = (ipvs::decode::timeouts(bytes), device::decode_link(bytes), conntrack::decode::entry(bytes));
+    let _ = ipvs::sync::daemon(bytes);
     for family in [Family::Ipv4, Family::Ipv6] {
         let _ = (ipvs::decode::destination(bytes, family), route::decode(bytes, family));
         let _ = device::decode_address(bytes, (family, 7));

@@ -55,7 +55,13 @@ enum Command {
     /// ipvsd.io/scheduler and ipvsd.io/scheduler-flags, how long connections outlast their endpoints by
     /// ipvsd.io/drain-timeout; an EndpointSlice its weights by ipvsd.io/weights.
     Run(run::Arguments),
-    /// Print the kernel's virtual servers in the layout of `ipvsadm -L -n`; needs no daemon
+    /// Print what the kernel's IPVS holds, by ipvsadm's options in ipvsadm's layouts; needs no daemon
+    ///
+    /// Shows what others made too. With no option it is what `ipvsadm -L -n` prints; addresses and ports are always
+    /// numeric, and no name is looked up. One of --connection, --save, --timeout, --daemon or a virtual server says
+    /// what is printed; --stats, --rate, --thresholds, --persistent-conn and --tun-info say which columns a table of
+    /// virtual servers has. A virtual server that is not there is exit code 1, options that contradict each other are
+    /// 2.
     List(list::Arguments),
     /// Show what goes through virtual servers and destinations now, live; needs no daemon
     Top(top::Arguments),

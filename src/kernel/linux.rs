@@ -3,6 +3,8 @@
 //! What the messages look like is in `ipvs` and `route`, how they travel in `netlink`; here is what is asked, in
 //! which order, and what an errno means for which operation.
 
+mod inspect;
+
 use super::conntrack::Conntrack;
 use super::ipvs::encode::Encoder;
 use super::ipvs::{self, DestinationEntry, Identity, Info, Timeouts, VirtualServerEntry};
@@ -17,6 +19,8 @@ use neli::consts::socket::NlFamily;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
+
+pub use inspect::Table;
 
 const VIRTUAL_SERVERS: &str = "virtual servers";
 const DESTINATIONS: &str = "destinations";
@@ -65,15 +69,6 @@ pub enum OpenError {
     Info(#[source] ObserveError),
 }
 
-/// All of the IPVS table, ours and others', for those who print it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Table {
-    /// Version and size.
-    pub info: Info,
-    /// Virtual servers in the kernel's order, each with its destinations.
-    pub virtual_servers: Vec<(VirtualServerEntry, Vec<DestinationEntry>)>,
-}
-
 impl Linux {
     /// Opens the kernel in the calling thread's network namespace, loading `ip_vs` if it is missing.
     ///
@@ -102,19 +97,6 @@ impl Linux {
     pub fn counters(&self) -> Counters {
         let netfilter = self.netfilter.as_ref().map(Netfilter::counters).unwrap_or_default();
         self.generic.counters() + self.route.counters() + self.conntrack.counters() + netfilter
-    }
-
-    /// Reads everything that IPVS holds.
-    ///
-    /// # Errors
-    /// Any failure to read all of it.
-    pub fn table(&mut self) -> Result<Table, ObserveError> {
-        let virtual_servers = self.virtual_servers()?.into_iter();
-        let virtual_servers = virtual_servers.map(|server| {
-            let destinations = self.destinations(server.identity)?;
-            Ok((server, destinations))
-        });
-        Ok(Table { virtual_servers: virtual_servers.collect::<Result<_, _>>()?, info: self.info })
     }
 
     /// IPVS's timeouts in this network namespace.

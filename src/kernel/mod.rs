@@ -2,6 +2,7 @@
 //!
 //! Both block: a network namespace belongs to a thread, and netlink answers within the system call that asks.
 
+pub mod connections;
 pub mod conntrack;
 pub mod device;
 pub mod fake;

@@ -32,6 +32,8 @@ mod flows;
 mod golden;
 mod golden_rig;
 mod lab;
+mod list;
+mod list_document;
 mod localhost;
 mod migration;
 mod netfilter;
@@ -79,6 +81,8 @@ fn trials() -> Vec<Trial> {
         flow_table::trials(),
         flows::trials(),
         golden::trials(),
+        list::trials(),
+        list_document::trials(),
         localhost::trials(),
         migration::trials(),
         netfilter::trials(),

@@ -1,6 +1,12 @@
-//! The table as JSON, for programs: the fields and their order are those of the structs here. docs/operations.md has them
-//! for people. Fields are only ever added.
+//! The table as JSON, for programs: the fields and their order are those of the structs here. docs/inspection.md has
+//! them for people, and a test here holds it to them. Fields are only ever added.
 
+mod other;
+#[cfg(test)]
+mod tests;
+
+use super::names::Names;
+use super::words::{self, Checksum};
 use crate::kernel::ipvs::{self, DestinationEntry, VirtualServerEntry};
 use crate::kernel::linux::Table;
 use crate::model::{self, Forwarding, SchedulerFlags};
@@ -8,13 +14,19 @@ use serde::Serialize;
 use std::io::{self, Write};
 use std::net::IpAddr;
 
-/// Prints everything, indented, with a line feed at the end.
-pub fn print(out: &mut impl Write, table: &Table) -> io::Result<()> {
-    let listing = Listing {
-        connection_table_size: table.info.connection_table_size,
-        virtual_servers: table.virtual_servers.iter().map(VirtualServer::of).collect(),
-    };
-    serde_json::to_writer_pretty(&mut *out, &listing)?;
+pub use other::{print_connections, print_sync_daemons, print_timeouts};
+
+/// Prints the table, indented, with a line feed at the end.
+pub fn print(out: &mut impl Write, table: &Table, names: &Names) -> io::Result<()> {
+    let virtual_servers = table.virtual_servers.iter();
+    let virtual_servers =
+        virtual_servers.map(|(server, destinations)| VirtualServer::of(server, destinations, names)).collect();
+    let listing = Listing { connection_table_size: table.info.connection_table_size, virtual_servers };
+    print_value(out, &listing)
+}
+
+fn print_value(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
     writeln!(out)
 }
 
@@ -31,7 +43,12 @@ struct Listing<'a> {
 struct VirtualServer<'a> {
     #[serde(flatten)]
     identity: Identity,
+    /// Only where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<&'a str>,
     scheduler: &'a str,
+    /// ipvsadm's names.
+    scheduler_flags: Vec<String>,
     fallback: bool,
     hash_port: bool,
     one_packet: bool,
@@ -40,7 +57,7 @@ struct VirtualServer<'a> {
     /// Whether ipvsd made it.
     managed: bool,
     stats: Stats,
-    destinations: Vec<Destination>,
+    destinations: Vec<Destination<'a>>,
 }
 
 #[derive(Serialize)]
@@ -67,11 +84,16 @@ struct Persistence {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Destination {
+struct Destination<'a> {
     address: IpAddr,
     port: u16,
+    /// Only where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<&'a str>,
     /// None for a method that ipvsd does not know.
     forwarding: Option<&'static str>,
+    /// None for a destination that is not behind one.
+    tunnel: Option<Tunnel>,
     weight: u32,
     upper_threshold: u32,
     lower_threshold: u32,
@@ -79,6 +101,16 @@ struct Destination {
     inactive_connections: u32,
     persistent_connections: u32,
     stats: Stats,
+}
+
+#[derive(Serialize)]
+struct Tunnel {
+    /// None for a kind that ipvsd does not know.
+    kind: Option<&'static str>,
+    /// Of GUE.
+    port: Option<u16>,
+    /// None for what ipvsd does not know.
+    checksum: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -97,11 +129,13 @@ struct Stats {
 }
 
 impl<'a> VirtualServer<'a> {
-    fn of((server, destinations): &'a (VirtualServerEntry, Vec<DestinationEntry>)) -> Self {
+    fn of(server: &'a VirtualServerEntry, destinations: &[DestinationEntry], names: &'a Names) -> Self {
         let flags = server.scheduler_flags();
         Self {
             identity: Identity::of(server.identity),
+            service: names.service(server.identity.key()),
             scheduler: &server.scheduler,
+            scheduler_flags: words::scheduler_flags(server),
             fallback: flags.contains(SchedulerFlags::FALLBACK),
             hash_port: flags.contains(SchedulerFlags::PORT),
             one_packet: flags.contains(SchedulerFlags::ONE_PACKET),
@@ -109,7 +143,7 @@ impl<'a> VirtualServer<'a> {
             persistence_engine: server.persistence_engine.as_deref(),
             managed: server.is_ours(),
             stats: Stats::of(&server.stats),
-            destinations: destinations.iter().map(Destination::of).collect(),
+            destinations: destinations.iter().map(|destination| Destination::of(destination, names)).collect(),
         }
     }
 }
@@ -126,12 +160,14 @@ impl Identity {
     }
 }
 
-impl Destination {
-    fn of(entry: &DestinationEntry) -> Self {
+impl<'a> Destination<'a> {
+    fn of(entry: &DestinationEntry, names: &'a Names) -> Self {
         Self {
             address: entry.key.address,
             port: entry.key.port,
+            pod: names.pod(entry.key),
             forwarding: entry.forwarding.map(forwarding_name),
+            tunnel: (entry.forwarding == Some(Forwarding::Tunnel)).then(|| Tunnel::of(entry.tunnel)),
             weight: entry.weight,
             upper_threshold: entry.upper_threshold,
             lower_threshold: entry.lower_threshold,
@@ -153,6 +189,18 @@ fn forwarding_name(forwarding: Forwarding) -> &'static str {
     }
 }
 
+impl Tunnel {
+    fn of(tunnel: ipvs::Tunnel) -> Self {
+        let kind = words::tunnel_kind(tunnel);
+        let checksum = words::checksum(tunnel).map(|checksum| match checksum {
+            Checksum::None => "none",
+            Checksum::Full => "full",
+            Checksum::Remote => "remote",
+        });
+        Self { kind, port: (kind == Some("gue")).then_some(tunnel.port), checksum }
+    }
+}
+
 impl Stats {
     fn of(stats: &ipvs::Stats) -> Self {
         Self {
@@ -167,98 +215,5 @@ impl Stats {
             bytes_in_per_second: stats.byte_rate_in,
             bytes_out_per_second: stats.byte_rate_out,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernel::ipvs::{Info, Tunnel};
-    use crate::kernel::ownership;
-    use crate::model::{DestinationKey, Family};
-
-    fn server(identity: ipvs::Identity, flags: u32) -> VirtualServerEntry {
-        let stats = ipvs::Stats { connections: 3, byte_rate_out: 9, ..ipvs::Stats::default() };
-        VirtualServerEntry {
-            identity,
-            scheduler: "mh".into(),
-            persistence_engine: None,
-            flags,
-            timeout: 60,
-            netmask: 0xffff_ff00,
-            stats,
-        }
-    }
-
-    fn destination(forwarding: Option<Forwarding>) -> DestinationEntry {
-        DestinationEntry {
-            key: DestinationKey { address: [10, 1, 0, 1].into(), port: 8080 },
-            forwarding,
-            weight: 1,
-            upper_threshold: 20,
-            lower_threshold: 10,
-            active: 4,
-            inactive: 5,
-            persistent: 6,
-            stats: ipvs::Stats::default(),
-            tunnel: Tunnel::default(),
-        }
-    }
-
-    fn printed(virtual_servers: Vec<(VirtualServerEntry, Vec<DestinationEntry>)>) -> String {
-        let table = Table { info: Info { version: 0x01_02_01, connection_table_size: 4096 }, virtual_servers };
-        let mut text = Vec::new();
-        print(&mut text, &table).unwrap();
-        String::from_utf8(text).unwrap()
-    }
-
-    /// The names of the fields in the order of the text, one a line as they are printed.
-    fn names(text: &str) -> Vec<&str> {
-        text.lines().filter_map(|line| Some(line.trim().strip_prefix('"')?.split_once("\": ")?.0)).collect()
-    }
-
-    #[test]
-    fn identity_comes_first_and_destinations_last() {
-        let identity = ipvs::Identity::Address { address: [10, 0, 0, 1].into(), port: 80, protocol: 6 };
-        let text = printed(vec![(server(identity, ownership::tagged(0x11)), vec![destination(None)])]);
-        let stats = "stats connections packetsIn packetsOut bytesIn bytesOut connectionsPerSecond packetsInPerSecond \
-                     packetsOutPerSecond bytesInPerSecond bytesOutPerSecond";
-        let expected = format!(
-            "connectionTableSize virtualServers protocol address port scheduler fallback hashPort onePacket persistence \
-             timeoutSeconds prefix persistenceEngine managed {stats} destinations address port forwarding weight \
-             upperThreshold lowerThreshold activeConnections inactiveConnections persistentConnections {stats}"
-        );
-        assert_eq!(names(&text).join(" "), expected);
-    }
-
-    #[test]
-    fn values_are_words_numbers_and_nulls() {
-        let identity = ipvs::Identity::Address { address: [10, 0, 0, 1].into(), port: 80, protocol: 6 };
-        let destinations = [Some(Forwarding::DirectRouting), None].map(destination).into();
-        let text = printed(vec![(server(identity, ownership::tagged(0x11)), destinations)]);
-        let listing: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let first = &listing["virtualServers"][0];
-        assert_eq!(listing["connectionTableSize"], 4096);
-        assert_eq!((&first["protocol"], &first["address"]), (&"TCP".into(), &"10.0.0.1".into()));
-        assert_eq!(
-            (&first["managed"], &first["hashPort"], &first["fallback"]),
-            (&true.into(), &true.into(), &false.into())
-        );
-        assert_eq!(first["persistence"], serde_json::json!({"timeoutSeconds": 60, "prefix": 24}));
-        assert_eq!((&first["stats"]["connections"], &first["stats"]["bytesOutPerSecond"]), (&3.into(), &9.into()));
-        let forwarding = ["route".into(), serde_json::Value::Null];
-        assert_eq!([0, 1].map(|index| first["destinations"][index]["forwarding"].clone()), forwarding);
-    }
-
-    #[test]
-    fn marks_and_other_protocols_are_shown_too() {
-        let mark = ipvs::Identity::Mark { mark: 7, family: Family::Ipv6 };
-        let unbalanced = ipvs::Identity::Address { address: [10, 0, 0, 1].into(), port: 0, protocol: 47 };
-        let text = printed(vec![(server(mark, 0), vec![]), (server(unbalanced, 0), vec![])]);
-        let listing: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let [mark, unbalanced] = [0, 1].map(|index| &listing["virtualServers"][index]);
-        assert_eq!((&mark["mark"], &mark["family"], mark.get("address")), (&7.into(), &"IPv6".into(), None));
-        assert_eq!((&unbalanced["protocol"], unbalanced.get("mark")), (&47.into(), None));
-        assert_eq!((&mark["persistence"], &mark["managed"]), (&serde_json::Value::Null, &false.into()));
     }
 }

@@ -117,7 +117,7 @@ pub fn timeouts(payload: &[u8]) -> Result<Timeouts, Malformed> {
 }
 
 /// The attributes of the object that a message is about.
-fn body(payload: &[u8], subject: u16) -> Result<&[u8], Malformed> {
+pub(super) fn body(payload: &[u8], subject: u16) -> Result<&[u8], Malformed> {
     for attribute in generic_attributes(payload) {
         let attribute = attribute?;
         if attribute.kind == subject {

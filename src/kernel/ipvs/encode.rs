@@ -71,21 +71,25 @@ impl Encoder {
 
     /// Adds a request for all services; `flags` make it a dump.
     pub fn services(&self, batch: &mut Batch, flags: u16) {
-        batch.push(self.family, flags, |message| message.raw(&[command::GET_SERVICE, VERSION, 0, 0]));
+        batch.push(self.family, flags, |message| message.raw(&Self::header(command::GET_SERVICE)));
     }
 
     /// Adds a request for all destinations of a service; `flags` make it a dump.
     pub fn destinations(&self, batch: &mut Batch, flags: u16, of: Identity) {
         batch.push(self.family, flags, |message| {
-            message.raw(&[command::GET_DEST, VERSION, 0, 0]);
+            message.raw(&Self::header(command::GET_DEST));
             message.nested(subject::SERVICE, |message| put_identity(message, of));
         });
     }
 
+    /// `struct genlmsghdr` (linux/genetlink.h).
+    pub(super) fn header(command: u8) -> [u8; 4] {
+        [command, VERSION, 0, 0]
+    }
+
     fn request(&self, batch: &mut Batch, command: u8, write: impl FnOnce(&mut Message<'_>)) {
         batch.push(self.family, 0, |message| {
-            // struct genlmsghdr (linux/genetlink.h)
-            message.raw(&[command, VERSION, 0, 0]);
+            message.raw(&Self::header(command));
             write(message);
         });
     }

@@ -1,12 +1,14 @@
 //! IPVS's generic netlink protocol (linux/ip_vs.h): its numbers, and what a dump holds.
 //!
-//! [`encode`] writes requests, [`decode`] reads answers. Both are pure; `linux` sends and receives.
+//! [`encode`] writes requests, [`decode`] reads answers, [`sync`] does both for sync daemons. All are pure; `linux`
+//! sends and receives.
 //!
 //! What is a virtual server everywhere else is a *service* to the kernel: constants, attributes and requests have the
 //! kernel's word here, the values that leave this module have ours.
 
 pub mod decode;
 pub mod encode;
+pub mod sync;
 
 use crate::kernel::netlink::Malformed;
 use crate::kernel::ownership;
@@ -30,6 +32,7 @@ mod command {
     pub const SET_DEST: u8 = 6;
     pub const DEL_DEST: u8 = 7;
     pub const GET_DEST: u8 = 8;
+    pub const GET_DAEMON: u8 = 11;
     pub const SET_CONFIG: u8 = 12;
     pub const GET_CONFIG: u8 = 13;
     pub const GET_INFO: u8 = 15;
@@ -39,6 +42,7 @@ mod command {
 mod subject {
     pub const SERVICE: u16 = 1;
     pub const DEST: u16 = 2;
+    pub const DAEMON: u16 = 3;
     pub const TIMEOUT_TCP: u16 = 4;
     pub const TIMEOUT_TCP_FIN: u16 = 5;
     pub const TIMEOUT_UDP: u16 = 6;
