@@ -7,6 +7,7 @@ mod comparison;
 mod configuration;
 mod faults;
 mod health;
+mod hidden;
 mod latency;
 mod node;
 mod random;
@@ -27,6 +28,7 @@ pub fn trials() -> Vec<Trial> {
         configuration::trials(),
         faults::trials(),
         health::trials(),
+        hidden::trials(),
         latency::trials(),
         node::trials(),
         real::trials(),

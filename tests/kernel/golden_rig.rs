@@ -64,6 +64,11 @@ pub struct GoldenRig {
 impl GoldenRig {
     /// A rig where netfilter has these settings, and nothing is served yet.
     pub fn new(netfilter: NetfilterSettings) -> Self {
+        Self::with(Settings { netfilter: Some(netfilter), ..Settings::default() })
+    }
+
+    /// The same with any settings.
+    pub fn with(settings: Settings) -> Self {
         let network = Network::build(3).unwrap();
         // Refusals are ICMP messages, which are few by default.
         network.node.set(&[("net/ipv4/icmp_ratelimit", "0"), ("net/ipv6/icmp/ratelimit", "0")]).unwrap();
@@ -71,7 +76,6 @@ impl GoldenRig {
         let ports = [Port::Http(8080), Port::Udp(8080), Port::SctpHttp(8080)];
         let start = |host: &ipvsd::demo::network::Host| Backend::start(&host.name, &host.namespace, &ports).unwrap();
         let backends = network.backends.iter().map(start).collect();
-        let settings = Settings { netfilter: Some(netfilter), ..Settings::default() };
         let reconciler = reconciler(&network, settings.clone());
         Self { reconciler, settings, now: Duration::ZERO, _backends: backends, network }
     }

@@ -27,6 +27,7 @@ mod contract_netfilter;
 mod cost;
 mod demo;
 mod drains;
+mod features;
 mod flow_table;
 mod flows;
 mod golden;
@@ -78,6 +79,7 @@ fn trials() -> Vec<Trial> {
         cost::trials(),
         demo::trials(),
         drains::trials(),
+        features::trials(),
         flow_table::trials(),
         flows::trials(),
         golden::trials(),
