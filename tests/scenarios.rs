@@ -79,6 +79,7 @@ fn play(name: &str, text: &str) -> String {
 }
 
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
+const LINGER: Duration = Duration::from_secs(10);
 const NODE_NAME: &str = "node-1";
 
 /// A node with its kernel and its directory of manifests.
@@ -239,7 +240,7 @@ impl Stage {
 }
 
 fn reconciler(kernel: FakeKernel, settings: &Settings) -> Reconciler<FakeKernel> {
-    let options = Options { drain_timeout: DRAIN_TIMEOUT, ..Options::default() };
+    let options = Options { drain_timeout: DRAIN_TIMEOUT, linger: LINGER, ..Options::default() };
     Reconciler::new(kernel, settings.clone(), options)
 }
 

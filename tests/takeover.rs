@@ -66,6 +66,7 @@ fn cluster() -> Vec<Change> {
         external_policy: TrafficPolicy::Cluster,
         health_check_node_port: None,
         scheduling: None,
+        drain_timeout: None,
     };
     let endpoint = Endpoint {
         address: ip("10.1.0.1"),

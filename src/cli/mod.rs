@@ -52,7 +52,8 @@ enum Command {
     ///
     /// Follows changes of the directory. SIGTERM and SIGINT end it and leave the kernel as it is, so that it goes on
     /// balancing; the next start changes only what differs. A Service chooses its scheduler by the annotations
-    /// ipvsd.io/scheduler and ipvsd.io/scheduler-flags, an EndpointSlice its weights by ipvsd.io/weights.
+    /// ipvsd.io/scheduler and ipvsd.io/scheduler-flags, how long connections outlast their endpoints by
+    /// ipvsd.io/drain-timeout; an EndpointSlice its weights by ipvsd.io/weights.
     Run(run::Arguments),
     /// Print the kernel's virtual servers in the layout of `ipvsadm -L -n`; needs no daemon
     List(list::Arguments),

@@ -5,7 +5,6 @@
 //! the two files are read.
 
 pub mod address;
-pub mod duration;
 pub mod families;
 pub mod kube_proxy;
 pub mod logging;
@@ -15,6 +14,7 @@ pub mod resolve;
 
 use crate::desired::Settings;
 use crate::kernel::node_setup::NodeSetup;
+pub use crate::model::duration;
 use crate::reconcile::Options;
 use kube_proxy::gates::FeatureGates;
 use kube_proxy::v1alpha1::KubeProxyConfiguration;

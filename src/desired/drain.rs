@@ -2,10 +2,13 @@
 //!
 //! A departing destination stays at weight 0: it takes no new connections. It is removed when it has none left, or
 //! at the deadline, when `expire_nodest_conn` ends what remains. UDP has no connections to wait for and goes at
-//! once. A virtual server nobody wants any more goes with its last destination; until then it refuses new
-//! connections, as one without endpoints does. What is wanted again is simply no longer departing.
+//! once. What is wanted again is simply no longer departing.
 //!
-//! After a restart the departing are found in the kernel, like everything else; their deadline starts anew.
+//! A virtual server nobody wants any more goes with its last destination; until then it refuses new connections, as one
+//! without endpoints does. If that cut connections it lingers: IPVS lets their next packets pass, and only while their
+//! address is this node's does the kernel answer these with a reset.
+//!
+//! After a restart the departing are found in the kernel, like everything else; their time starts anew.
 
 use crate::model::{DestinationKey, Destinations, Protocol, VirtualServer, VirtualServerKey};
 use std::borrow::Cow;
@@ -21,8 +24,10 @@ pub type Connections = BTreeMap<(VirtualServerKey, DestinationKey), u32>;
 /// The departing destinations.
 #[derive(Debug, Default)]
 pub struct Drains {
-    /// When each gives up waiting. Written by [`Drains::keep`] alone.
-    deadlines: BTreeMap<(VirtualServerKey, DestinationKey), Moment>,
+    /// Since when each has been departing. Written by [`Drains::keep`] alone.
+    departing: BTreeMap<(VirtualServerKey, DestinationKey), Moment>,
+    /// The virtual servers nobody wants whose connections were cut, and until when they stay. Written there too.
+    lingering: BTreeMap<VirtualServerKey, Moment>,
 }
 
 /// The circumstances of one decision.
@@ -30,8 +35,10 @@ pub struct Drains {
 pub struct Occasion<'a> {
     /// When it is taken.
     pub now: Moment,
-    /// How long a destination that starts departing now may take.
+    /// How long a departing destination of the virtual server may take in all.
     pub timeout: Duration,
+    /// How long a virtual server nobody wants stays after connections were cut.
+    pub linger: Duration,
     /// The count that `found` was read with; none if nothing was counted since `found` was last changed.
     pub counted: Option<&'a Connections>,
 }
@@ -45,61 +52,82 @@ impl Drains {
         (wanted, found): (Option<&'w VirtualServer>, Option<&VirtualServer>),
         occasion: Occasion<'_>,
     ) -> Option<Cow<'w, VirtualServer>> {
-        let mut departing = Destinations::default();
+        let (mut departing, mut has_cut) = (Destinations::default(), false);
         for (destination, spec) in found.map(|found| &found.destinations).into_iter().flatten() {
             let is_wanted = wanted.is_some_and(|wanted| wanted.destinations.contains_key(destination));
             let idle = spec.weight == 0 && occasion.counted.is_some_and(|c| !c.contains_key(&(key, *destination)));
-            if !is_wanted && !idle && self.waits((key, *destination), occasion) {
+            if is_wanted || idle || key.protocol() == Some(Protocol::Udp) {
+                continue;
+            }
+            if self.waits((key, *destination), occasion) {
                 departing.insert(*destination, spec.drained());
+            } else {
+                has_cut = true;
             }
         }
         self.forget_others(key, &departing);
+        let is_leftover = wanted.is_none() && found.is_some();
+        let lingers = self.lingers(key, (is_leftover, has_cut), occasion);
         match (wanted, found) {
             (Some(wanted), _) if departing.is_empty() => Some(Cow::Borrowed(wanted)),
             (Some(wanted), _) => {
                 let destinations = wanted.destinations.iter().map(|(key, spec)| (*key, *spec)).chain(departing);
                 Some(Cow::Owned(VirtualServer { spec: wanted.spec, destinations: destinations.collect() }))
             }
-            (None, Some(found)) if !departing.is_empty() => {
+            (None, Some(found)) if lingers || !departing.is_empty() => {
                 Some(Cow::Owned(VirtualServer { spec: found.spec.as_ours(), destinations: departing }))
             }
             (None, _) => None,
         }
     }
 
-    /// The virtual servers with departing destinations.
+    /// The virtual servers that have departing destinations or linger, each once, in order.
     pub fn virtual_servers(&self) -> BTreeSet<VirtualServerKey> {
-        self.deadlines.keys().map(|(key, _)| *key).collect()
+        self.departing.keys().map(|(key, _)| *key).chain(self.lingering.keys().copied()).collect()
     }
 
     /// How many destinations are departing.
     pub fn len(&self) -> usize {
-        self.deadlines.len()
+        self.departing.len()
     }
 
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
-        self.deadlines.is_empty()
+        self.departing.is_empty()
+    }
+
+    /// How many virtual servers linger.
+    pub fn lingering(&self) -> usize {
+        self.lingering.len()
     }
 
     /// Whether a departing destination's time is not over; it starts when it is first seen departing.
     fn waits(&mut self, which: (VirtualServerKey, DestinationKey), occasion: Occasion<'_>) -> bool {
-        if which.0.protocol() == Some(Protocol::Udp) {
-            return false;
+        let since = *self.departing.entry(which).or_insert(occasion.now);
+        occasion.now < since.saturating_add(occasion.timeout)
+    }
+
+    /// Whether a virtual server nobody wants stays for those whose connections were cut; the time starts with the cut.
+    fn lingers(&mut self, key: VirtualServerKey, (is_leftover, has_cut): (bool, bool), occasion: Occasion<'_>) -> bool {
+        if is_leftover && has_cut {
+            self.lingering.insert(key, occasion.now.saturating_add(occasion.linger));
         }
-        let deadline = *self.deadlines.entry(which).or_insert(occasion.now.saturating_add(occasion.timeout));
-        occasion.now < deadline
+        let lingers = is_leftover && self.lingering.get(&key).is_some_and(|end| occasion.now < *end);
+        if !lingers {
+            self.lingering.remove(&key);
+        }
+        lingers
     }
 
     fn forget_others(&mut self, key: VirtualServerKey, departing: &Destinations) {
         let of_key: Vec<_> = self.of(key).filter(|destination| !departing.contains_key(destination)).collect();
         for destination in of_key {
-            self.deadlines.remove(&(key, destination));
+            self.departing.remove(&(key, destination));
         }
     }
 
     fn of(&self, key: VirtualServerKey) -> impl Iterator<Item = DestinationKey> {
         let first = DestinationKey { address: std::net::Ipv4Addr::UNSPECIFIED.into(), port: 0 };
-        self.deadlines.range((key, first)..).take_while(move |((k, _), _)| *k == key).map(|((_, d), _)| *d)
+        self.departing.range((key, first)..).take_while(move |((k, _), _)| *k == key).map(|((_, d), _)| *d)
     }
 }

@@ -14,6 +14,7 @@ use crate::state::{ObjectName, Problem, Service, State, TrafficPolicy};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 /// For the 4,096th port in a cluster with an external policy of `Local`.
 const NO_MARK: &str = "all firewall marks are in use: clients on this node reach the endpoints of this node only";
@@ -30,6 +31,9 @@ pub struct Plan {
     keys_of: HashMap<ObjectName, Box<[VirtualServerKey]>>,
     /// The Services that want a key another one has; no entry is empty.
     waiting: BTreeMap<VirtualServerKey, BTreeSet<ObjectName>>,
+    /// How long departing destinations may take where the Service says so that has the key, or had it last. Written when
+    /// a Service is put in; [`Plan::forget_drain_timeout`] ends it.
+    drain_timeouts: BTreeMap<VirtualServerKey, Duration>,
     /// What is wrong with each Service beyond what its source could see; no entry is empty.
     problems: BTreeMap<ObjectName, Vec<Problem>>,
     /// What the endpoints on this node mean to others.
@@ -54,6 +58,18 @@ impl Plan {
     /// The Service that a virtual server belongs to.
     pub fn owner(&self, key: &VirtualServerKey) -> Option<&ObjectName> {
         self.held.get(key).map(|held| &held.owner)
+    }
+
+    /// How long departing destinations of a virtual server may take, if the Service said so that has it, or had it last.
+    pub fn drain_timeout(&self, key: &VirtualServerKey) -> Option<Duration> {
+        self.drain_timeouts.get(key).copied()
+    }
+
+    /// Forgets what was said of a virtual server, unless it is wanted: nothing of it drains any more.
+    pub fn forget_drain_timeout(&mut self, key: &VirtualServerKey) {
+        if !self.held.contains_key(key) {
+            self.drain_timeouts.remove(key);
+        }
     }
 
     /// All keys, in order.
@@ -141,6 +157,7 @@ impl Plan {
             }
             keys.push(key);
         }
+        self.note_drain_timeout(service, held_before.iter().chain(&keys));
         changed.extend(self.free(held_before.iter().filter(|key| keys.binary_search(key).is_err())));
         self.netfilter.claim(name, (part.netfilter, members), |key| keys.binary_search(key).is_ok());
         if !keys.is_empty() {
@@ -150,6 +167,16 @@ impl Plan {
             self.problems.insert(name.clone(), problems);
         }
         changed
+    }
+
+    /// Of what it has, and of what it gives up now.
+    fn note_drain_timeout<'k>(&mut self, service: &Service, keys: impl Iterator<Item = &'k VirtualServerKey>) {
+        for key in keys {
+            match service.drain_timeout {
+                Some(timeout) => drop(self.drain_timeouts.insert(*key, timeout)),
+                None => drop(self.drain_timeouts.remove(key)),
+            }
+        }
     }
 
     /// Takes a Service out. Returns the keys that changed.

@@ -2,9 +2,10 @@
 //!
 //! Identity (`…Key`) is apart from settings (`…Spec`), so equality is derived and an in-place change shows.
 //! Plain values only: no clocks, no I/O, no netlink. The operations that lead from one model to another are in
-//! [`op`]; the text form that scenarios, `ipvsd diff` and logs share is in [`text`].
+//! [`op`]; the text form that scenarios, `ipvsd diff` and logs share is in [`text`], that of durations in [`duration`].
 
 pub mod address;
+pub mod duration;
 mod flow;
 mod leftover;
 pub mod localhost;

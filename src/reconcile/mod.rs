@@ -39,8 +39,10 @@ pub use takeover::Takeover;
 pub struct Options {
     /// How often things happen.
     pub intervals: Intervals,
-    /// How long a departing destination may keep its connections; zero removes it at once.
+    /// How long a departing destination may keep its connections where its Service does not say; zero removes it at once.
     pub drain_timeout: Duration,
+    /// How long a virtual server nobody wants stays after connections were cut, so that their clients hear of it.
+    pub linger: Duration,
     /// What becomes of what kube-proxy left.
     pub takeover: Takeover,
 }
@@ -222,6 +224,7 @@ impl<K: Kernel> Reconciler<K> {
     /// Completes a report by what there is to say after each pass.
     fn conclude(&mut self, report: &mut Report) {
         report.draining = self.drains.len();
+        report.lingering = self.drains.lingering();
         report.inherited = self.inherited.as_ref().map_or(0, Inherited::len);
         if !report.is_good() {
             // Everything is read soon.
@@ -375,7 +378,7 @@ impl<K: Kernel> Reconciler<K> {
         }
         touched.retain(|key| !self.found.foreign.contains(key));
         let mut steps = Steps::default();
-        let mut served = BTreeSet::new();
+        let (mut served, mut departed) = (BTreeSet::new(), Vec::new());
         for key in &touched {
             let found = self.found.model.virtual_servers.get(key);
             let counted = match reading {
@@ -383,7 +386,8 @@ impl<K: Kernel> Reconciler<K> {
                 Reading::Some(keys, connections) if keys.contains(key) => Some(connections),
                 _ => None,
             };
-            let occasion = Occasion { now, timeout: self.options.drain_timeout, counted };
+            let timeout = self.plan.drain_timeout(key).unwrap_or(self.options.drain_timeout);
+            let occasion = Occasion { now, timeout, linger: self.options.linger, counted };
             let planned = self.plan.virtual_server(key);
             let wanted = match &mut self.inherited {
                 Some(inherited) => inherited.complete(key, planned),
@@ -392,7 +396,11 @@ impl<K: Kernel> Reconciler<K> {
             let kept = self.drains.keep(*key, (wanted.as_deref(), found), occasion);
             served.extend(kept.as_ref().and_then(|_| key.address()));
             steps.virtual_server(*key, kept.as_deref(), found);
+            if kept.is_none() {
+                departed.push(*key);
+            }
         }
+        departed.iter().for_each(|key| self.plan.forget_drain_timeout(key));
         let takes_over = self.options.takeover.is_on();
         let localhost = Localhost::is_wanted(&self.settings, &self.state);
         let settings = self.settings.netfilter.as_ref();

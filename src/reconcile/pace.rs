@@ -29,7 +29,7 @@ pub struct Outcome {
     pub success: Success,
     /// Everything was read.
     pub read_all: bool,
-    /// Destinations are departing.
+    /// Destinations are departing, or virtual servers linger.
     pub draining: bool,
 }
 

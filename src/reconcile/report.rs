@@ -27,6 +27,8 @@ pub struct Report {
     pub inherited: usize,
     /// How many destinations are departing after the pass.
     pub draining: usize,
+    /// How many virtual servers stay after the pass only so that clients hear that their connections were cut.
+    pub lingering: usize,
 }
 
 impl Report {
@@ -49,7 +51,7 @@ impl Report {
             None if self.is_good() => Success::Whole,
             None => Success::Partial,
         };
-        Outcome { success, read_all: self.read_all, draining: self.draining > 0 }
+        Outcome { success, read_all: self.read_all, draining: self.draining + self.lingering > 0 }
     }
 
     /// Takes in what came of looking for flows; counts what was forgotten as operations.

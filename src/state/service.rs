@@ -5,6 +5,7 @@ use crate::model::{Family, Protocol, SchedulerFlags, SchedulerName};
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A v1 Service that has something to proxy. Headless, ExternalName and other proxies' Services never get here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct Service {
     pub health_check_node_port: Option<u16>,
     /// The Service's own choice of a scheduler, by annotation.
     pub scheduling: Option<Scheduling>,
+    /// How long its departing endpoints may keep their connections, by annotation; zero cuts them.
+    pub drain_timeout: Option<Duration>,
 }
 
 /// Which endpoints may get the traffic of a frontend.

@@ -204,6 +204,7 @@ mod tests {
             external_policy: TrafficPolicy::Cluster,
             health_check_node_port: None,
             scheduling: None,
+            drain_timeout: None,
         })
     }
 

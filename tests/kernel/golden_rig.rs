@@ -214,6 +214,7 @@ pub fn service(number: u8, protocol: Protocol) -> Service {
         external_policy: TrafficPolicy::Cluster,
         health_check_node_port: None,
         scheduling: None,
+        drain_timeout: None,
     }
 }
 

@@ -25,6 +25,7 @@ mod contract_linux;
 mod contract_netfilter;
 mod cost;
 mod demo;
+mod drains;
 mod flow_table;
 mod flows;
 mod golden;
@@ -72,6 +73,7 @@ fn trials() -> Vec<Trial> {
         contract_linux::trials(),
         cost::trials(),
         demo::trials(),
+        drains::trials(),
         flow_table::trials(),
         flows::trials(),
         golden::trials(),

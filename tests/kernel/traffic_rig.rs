@@ -108,8 +108,13 @@ impl Rig {
 
     /// Writes an object, over its former self.
     pub fn put(&self, object: &Value) {
-        let name = format!("{}-{}.json", object["kind"], object["metadata"]["name"]).replace('"', "");
-        self.directory.put(&name, &object.to_string()).unwrap();
+        let [kind, name] = [&object["kind"], &object["metadata"]["name"]].map(|text| text.as_str().unwrap());
+        self.directory.put(&file_of(kind, name), &object.to_string()).unwrap();
+    }
+
+    /// Removes an object.
+    pub fn remove(&self, kind: &str, name: &str) {
+        std::fs::remove_file(self.directory.manifests().join(file_of(kind, name))).unwrap();
     }
 
     /// Writes the slices of a Service, with these backends as its endpoints.
@@ -167,6 +172,10 @@ impl Rig {
         let log = self.log();
         panic!("{why}\nThe kernel has:\n{}The daemon said:\n{log}", self.rules());
     }
+}
+
+fn file_of(kind: &str, name: &str) -> String {
+    format!("{kind}-{name}.json")
 }
 
 /// A Service with what `spec` adds to the usual ports; without addresses of its own it has [`VIPS`].

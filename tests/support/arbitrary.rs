@@ -17,6 +17,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub fn model() -> impl Strategy<Value = Model> {
     let server = (spec(), btree_map(destination_key(), destination_spec(), 0..4))
@@ -165,6 +166,7 @@ fn service(overlap: bool) -> impl Strategy<Value = Service> {
                 external_policy: policies.1,
                 health_check_node_port,
                 scheduling: scheduling.map(|name| Scheduling::with_usual_flags(name.parse().unwrap())),
+                drain_timeout: affinity.map(|_| Duration::from_secs(2)),
             }
         },
     )

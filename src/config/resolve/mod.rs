@@ -25,6 +25,10 @@ use std::time::Duration;
 /// The feature gate without which `spec.externalIPs` are not served.
 const EXTERNAL_IPS: &str = "AllowServiceExternalIPs";
 
+/// A client that asks every 15 s whether its connection is alive, which is the default of many, hears within half a minute
+/// that it is not; twice that for those who are slower.
+const LINGER: Duration = Duration::from_secs(60);
+
 /// What file and flags came to.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
@@ -99,6 +103,7 @@ fn check(request: Request, checks: &mut Checks) -> Config {
         options: Options {
             intervals: intervals(&effective, checks),
             drain_timeout: request.drain_timeout,
+            linger: LINGER,
             takeover: takeover(&effective, checks),
         },
         node_name: node_name(&effective, checks),

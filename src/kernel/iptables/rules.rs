@@ -200,6 +200,13 @@ impl Writer<'_> {
 
     fn filter(&self) -> Table {
         let health_checks = format!("-p tcp {}", self.in_set(SetKind::HealthCheckNodePort, "dst"));
+        // Those with a mark are on their way to the endpoints of the whole cluster.
+        let no_local = format!(
+            "-m mark ! --mark {:#x}/{:#x} -m conntrack --ctstate NEW {}",
+            mark::TAG,
+            mark::MASK,
+            self.in_set(SetKind::NoLocal, "dst,dst")
+        );
         Table {
             name: "filter",
             chains: vec![
@@ -212,13 +219,11 @@ impl Writer<'_> {
                             "{} -j KUBE-SOURCE-RANGES-FIREWALL",
                             self.in_set(SetKind::LoadBalancerFirewall, "dst,dst")
                         ),
-                        // Those with a mark are on their way to the endpoints of the whole cluster.
+                        // One whose connection was cut is to hear of it.
                         format!(
-                            "-m mark ! --mark {:#x}/{:#x} -m conntrack --ctstate NEW {} -j DROP",
-                            mark::TAG,
-                            mark::MASK,
-                            self.in_set(SetKind::NoLocal, "dst,dst")
+                            "-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN {no_local} -j REJECT --reject-with tcp-reset"
                         ),
+                        format!("{no_local} -j DROP"),
                     ],
                 ),
                 chain("KUBE-SOURCE-RANGES-FIREWALL", self.source_ranges()),
@@ -278,6 +283,8 @@ impl Writer<'_> {
         rules.push(format!("{health_checks} -j RETURN"));
         rules.push(format!("{echo} -j RETURN"));
         let vips = self.in_set(SetKind::Vips, "dst");
+        // An ICMP message does not end a connection that stands: without a reset, one that was cut would hang.
+        rules.push(format!("-p tcp -m conntrack --ctstate NEW {vips} -j REJECT --reject-with tcp-reset"));
         rules.push(format!("-m conntrack --ctstate NEW {vips} -j REJECT --reject-with {reject}"));
         rules
     }

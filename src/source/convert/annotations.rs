@@ -1,24 +1,39 @@
-//! ipvsd's own annotations: how a Service's connections are scheduled, and how heavy endpoints are.
+//! ipvsd's own annotations: how a Service's connections are scheduled, how long they outlast their endpoints, and how
+//! heavy endpoints are.
 
 use super::address;
 use super::raw::Strings;
 use super::{Rejected, Rules};
+use crate::model::duration::{self, InvalidDuration};
 use crate::model::{SchedulerFlags, SchedulerName};
 use crate::state::{Endpoint, Scheduling};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 const PREFIX: &str = "ipvsd.io/";
 /// On a Service: the scheduler's name.
 const SCHEDULER: &str = "ipvsd.io/scheduler";
 /// On a Service: what `sh` and `mh` do besides hashing the address.
 const SCHEDULER_FLAGS: &str = "ipvsd.io/scheduler-flags";
+/// On a Service: how long a departing endpoint may keep its connections; as the flag `--drain-timeout` for all.
+const DRAIN_TIMEOUT: &str = "ipvsd.io/drain-timeout";
 /// On an EndpointSlice: the endpoints' shares.
 const WEIGHTS: &str = "ipvsd.io/weights";
 
+/// Whether a Service has any annotation of ours that means nothing.
+pub(super) fn known_on_service(annotations: &Strings) -> Result<(), Rejected> {
+    only_known(annotations, &[SCHEDULER, SCHEDULER_FLAGS, DRAIN_TIMEOUT])
+}
+
+/// The Service's choice of how long its departing endpoints may keep their connections, if it makes one.
+pub(super) fn drain_timeout(annotations: &Strings) -> Result<Option<Duration>, Rejected> {
+    let timeout = text(annotations, DRAIN_TIMEOUT).map(duration::parse).transpose();
+    timeout.map_err(|error: InvalidDuration| rejected(DRAIN_TIMEOUT, error.to_string()))
+}
+
 /// The Service's choice of a scheduler, if it makes one.
 pub(super) fn scheduling(annotations: &Strings) -> Result<Option<Scheduling>, Rejected> {
-    only_known(annotations, &[SCHEDULER, SCHEDULER_FLAGS])?;
     let flags = text(annotations, SCHEDULER_FLAGS);
     let Some(name) = text(annotations, SCHEDULER) else {
         return match flags {
@@ -116,8 +131,16 @@ fn weight_of(text: &str) -> Result<u16, Rejected> {
 /// A misspelt annotation would otherwise do nothing and say nothing.
 fn only_known(annotations: &Strings, known: &[&str]) -> Result<(), Rejected> {
     match annotations.keys().find(|key| key.starts_with(PREFIX) && !known.contains(&key.as_str())) {
-        Some(key) => Err(rejected(key, format!("unknown annotation: here ipvsd knows {}", known.join(" and ")))),
+        Some(key) => Err(rejected(key, format!("unknown annotation: here ipvsd knows {}", enumeration(known)))),
         None => Ok(()),
+    }
+}
+
+/// `a, b and c`.
+fn enumeration(words: &[&str]) -> String {
+    match words {
+        [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+        _ => words.concat(),
     }
 }
 
@@ -184,13 +207,31 @@ mod tests {
                 flags,
                 "\"\" is not a flag: port and fallback are",
             ),
-            (
-                vec![("ipvsd.io/sheduler", "mh")],
-                "metadata.annotations[ipvsd.io/sheduler]",
-                "unknown annotation: here ipvsd knows ipvsd.io/scheduler and ipvsd.io/scheduler-flags",
-            ),
         ] {
             assert_eq!(scheduling(&annotations(&pairs)).unwrap_err(), Rejected::new(field, message));
+        }
+    }
+
+    #[test]
+    fn a_misspelt_annotation_of_a_service_is_told() {
+        assert_eq!(known_on_service(&annotations(&[(DRAIN_TIMEOUT, "x"), ("example.com/x", "y")])), Ok(()));
+        let message = "unknown annotation: here ipvsd knows ipvsd.io/scheduler, ipvsd.io/scheduler-flags and \
+                       ipvsd.io/drain-timeout";
+        let wanted = Rejected::new("metadata.annotations[ipvsd.io/sheduler]", message);
+        assert_eq!(known_on_service(&annotations(&[("ipvsd.io/sheduler", "mh")])), Err(wanted));
+    }
+
+    #[test]
+    fn drain_timeouts_are_durations() {
+        assert_eq!(drain_timeout(&annotations(&[])), Ok(None));
+        for (text, seconds) in [("0", 0), ("0s", 0), (" 30s ", 30), ("1m30s", 90), ("24h", 86_400)] {
+            let found = drain_timeout(&annotations(&[(DRAIN_TIMEOUT, text)])).unwrap();
+            assert_eq!(found, Some(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "30", "off", "-1s", "1 m", "never"] {
+            let message = format!("{text:?} is not a duration: write 30s, 1m30s, 250ms or 0");
+            let wanted = Rejected::new("metadata.annotations[ipvsd.io/drain-timeout]", message);
+            assert_eq!(drain_timeout(&annotations(&[(DRAIN_TIMEOUT, text)])), Err(wanted));
         }
     }
 

@@ -6,7 +6,7 @@ use super::context::{Conversion, Rules};
 use super::raw::{RawIngress, RawService, RawServicePort, RawServiceSpec};
 use super::{Rejected, annotations, claim, policies, port, protocol};
 use crate::model::{Family, Protocol};
-use crate::state::{Families, ObjectName, Scheduling, Service, ServicePort, shared_text};
+use crate::state::{Families, ObjectName, Service, ServicePort, shared_text};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -39,6 +39,8 @@ pub(super) fn convert(
     let ports = ports(&spec.ports)?;
     let is_external = !external_ips.is_empty() || !load_balancer_ips.is_empty() || has_node_port(&ports);
     let external_policy = policies::external(spec, is_external, rules)?;
+    let annotations = &raw.metadata.annotations;
+    forgiven(annotations::known_on_service(annotations), conversion)?;
     let service = Service {
         name: name.clone(),
         origin: conversion.origin.clone(),
@@ -51,7 +53,8 @@ pub(super) fn convert(
         internal_policy: policies::internal(spec, rules)?,
         external_policy,
         health_check_node_port: policies::health_check_node_port(spec, external_policy, &ports, rules)?,
-        scheduling: scheduling(raw, conversion)?,
+        scheduling: forgiven(annotations::scheduling(annotations), conversion)?,
+        drain_timeout: forgiven(annotations::drain_timeout(annotations), conversion)?,
         ports,
     };
     if rules == Rules::Manifest {
@@ -60,12 +63,9 @@ pub(super) fn convert(
     Ok(Some(service))
 }
 
-/// Where the annotations cannot be read, the Service has no choice of its own.
-fn scheduling(raw: &RawService, conversion: &mut Conversion<'_>) -> Result<Option<Scheduling>, Rejected> {
-    match annotations::scheduling(&raw.metadata.annotations) {
-        Ok(scheduling) => Ok(scheduling),
-        Err(wrong) => conversion.forgive(wrong).map(|()| None),
-    }
+/// Where an annotation cannot be read, the Service has no choice of its own of what it is about.
+fn forgiven<T: Default>(read: Result<T, Rejected>, conversion: &mut Conversion<'_>) -> Result<T, Rejected> {
+    read.or_else(|wrong| conversion.forgive(wrong).map(|()| T::default()))
 }
 
 fn is_ours(raw: &RawService, rules: Rules) -> bool {

@@ -5,6 +5,7 @@ use crate::model::{Family, SchedulerFlags};
 use crate::state::{Endpoint, Families, NodeHint, Scheduling, ServicePort, SlicePort, TrafficPolicy, Zones};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 const FILE: &str = "web.yaml";
 
@@ -76,7 +77,7 @@ fn addresses<const N: usize>(texts: [&str; N]) -> Vec<std::net::IpAddr> {
 fn a_full_service_comes_out_whole() {
     let found = read_service(
         &json!({
-            "metadata": { "namespace": "shop", "annotations": { "ipvsd.io/scheduler": "mh", "other.io/x": "y" } },
+            "metadata": { "namespace": "shop", "annotations": { "ipvsd.io/scheduler": "mh", "ipvsd.io/drain-timeout": "1m30s", "other.io/x": "y" } },
             "spec": {
                 "type": "LoadBalancer",
                 "clusterIP": "10.0.0.01", "clusterIPs": ["10.0.0.1", "FD00::1"],
@@ -119,6 +120,7 @@ fn a_full_service_comes_out_whole() {
         external_policy: TrafficPolicy::Local,
         health_check_node_port: Some(32_000),
         scheduling: Some(Scheduling { scheduler: "mh".parse().unwrap(), flags: SchedulerFlags::PORT }),
+        drain_timeout: Some(Duration::from_secs(90)),
     };
     assert_eq!(found, Ok(Some(wanted)));
 }
@@ -462,12 +464,13 @@ fn a_health_check_is_for_load_balancers_and_the_policy_local() {
 #[test]
 fn what_only_ipvsd_minds_costs_an_object_of_the_api_nothing_else() {
     let patch = json!({
-        "metadata": { "annotations": { "ipvsd.io/scheduler": "Round Robin" } },
+        "metadata": { "annotations": { "ipvsd.io/scheduler": "Round Robin", "ipvsd.io/drain-timeout": "1m" } },
         "spec": { "externalIPs": ["127.0.0.1", "192.0.2.1"] },
     });
     let raw = serde_json::from_value(patched(web(), &patch)).unwrap();
     let (service, wrong) = slips(service(&raw, &origin(), &context(Rules::Api)));
     assert_eq!((service.external_ips, service.scheduling), (addresses(["192.0.2.1"]), None));
+    assert_eq!(service.drain_timeout, Some(Duration::from_secs(60)), "each annotation for itself");
     let message = "\"Round Robin\" is not a scheduler name: 1 to 15 characters of a-z, 0-9, _ and - are";
     let wanted = [
         ("spec.externalIPs[0]", "127.0.0.1 is a loopback address, which cannot be proxied"),

@@ -18,6 +18,7 @@ fn service(ranges: &str) -> Service {
         external_policy: TrafficPolicy::Cluster,
         health_check_node_port: Some(30_999),
         scheduling: None,
+        drain_timeout: None,
     }
 }
 

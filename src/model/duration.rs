@@ -1,4 +1,5 @@
-//! Durations as Go writes and reads them (`1m30s`, `250ms`, `0`), which is how kube-proxy's flags and files have them.
+//! Durations as Go writes and reads them (`1m30s`, `250ms`, `0`), which is how kube-proxy's flags and files have them,
+//! and annotations of Services.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt::{self, Display, Formatter};
