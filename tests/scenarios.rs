@@ -27,7 +27,7 @@ use ipvsd::model::{DestinationKey, Family, Op, VirtualServerKey};
 use ipvsd::reconcile::{Options, Reconciler};
 use ipvsd::source::convert::{self, Context, Rules};
 use ipvsd::source::manifests::Manifests;
-use ipvsd::state::{Change, Node, NodeObject, Origin, Problem};
+use ipvsd::state::{Change, Node, NodeObject, Origin, Problem, Scheduling};
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::fs;
@@ -244,7 +244,7 @@ fn reconciler(kernel: FakeKernel, settings: &Settings) -> Reconciler<FakeKernel>
     Reconciler::new(kernel, settings.clone(), options)
 }
 
-/// Reads lines such as `node-ports primary`, `node-ports 192.0.2.0/24`, `bind-address 192.0.2.1`, `external-ips off`.
+/// Reads lines such as `scheduler lc`, `node-ports primary`, `node-ports 192.0.2.0/24`, `bind-address 192.0.2.1`, `external-ips off`.
 fn settings(body: &str) -> Settings {
     let mut settings = Settings::default();
     for line in body.lines() {
@@ -253,6 +253,10 @@ fn settings(body: &str) -> Settings {
             ("node-ports", ranges) => {
                 let ranges = ranges.split(' ').map(|range| range.parse().unwrap());
                 settings.node_ports = NodePortAddresses::Within(ranges.collect());
+            }
+            ("scheduler", name) => {
+                settings.scheduling = Scheduling::with_usual_flags(name.parse().unwrap());
+                settings.is_scheduler_chosen = true;
             }
             ("bind-address", address) => settings.bind_address = Some(address.parse().unwrap()),
             ("external-ips", "off") => settings.external_ips_allowed = false,

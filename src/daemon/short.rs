@@ -10,7 +10,7 @@ use crate::desired::{Moment, Settings};
 use crate::kernel::linux::{Linux, OpenError};
 use crate::kernel::netfilter::{Alone, Netfilter};
 use crate::kernel::{Kernel, modules};
-use crate::model::Op;
+use crate::model::{Op, SchedulerName};
 use crate::reconcile::{Options, Reconciler, Report, Takeover};
 use crate::state::{Change, Problem};
 use std::thread;
@@ -69,7 +69,8 @@ pub fn preview(config: &Config) -> anyhow::Result<(Vec<Op>, Vec<Problem>)> {
 /// # Errors
 /// As [`super::run`], as far as the kernel is concerned.
 pub fn init_only(config: &Config) -> anyhow::Result<()> {
-    for missing in modules::load_needed([config.settings.scheduling.scheduler]) {
+    // The second one is for affinity.
+    for missing in modules::load_needed([config.settings.scheduling.scheduler, SchedulerName::MH]) {
         warn!("{missing}");
     }
     prepared_kernel(config).map(drop)

@@ -10,10 +10,10 @@ use crate::state::{Scheduling, Service};
 
 /// The settings of a Service's virtual servers in one family.
 pub fn spec(service: &Service, family: Family, settings: &Settings) -> VirtualServerSpec {
-    let Scheduling { scheduler, flags } = match service.scheduling {
-        Some(own) if missing_scheduler(service, settings).is_none() => own,
-        _ => settings.scheduling,
-    };
+    let chosen = service.scheduling.filter(|_| missing_scheduler(service, settings).is_none());
+    let is_free = service.scheduling.is_none() && !settings.is_scheduler_chosen;
+    let shared = || by_client(settings).filter(|_| is_free && service.affinity.is_some());
+    let Scheduling { scheduler, flags } = chosen.or_else(shared).unwrap_or(settings.scheduling);
     // Each client for itself: the longest prefix.
     let persistence = service.affinity.map(|timeout| Persistence { timeout, prefix: family.bits() });
     VirtualServerSpec { scheduler, flags, persistence }
@@ -27,10 +27,22 @@ pub fn short_circuit_spec(spec: VirtualServerSpec, settings: &Settings) -> Virtu
     if spec.persistence.is_none() {
         return spec;
     }
-    let has_maglev = !settings.unavailable.contains(&SchedulerName::MH);
-    let scheduler = if has_maglev { SchedulerName::MH } else { SchedulerName::SH };
-    VirtualServerSpec { scheduler, flags: SchedulerFlags::FALLBACK, persistence: None }
+    let Scheduling { scheduler, flags } = by_client(settings).unwrap_or(BY_CLIENT_WITHOUT_MAGLEV);
+    VirtualServerSpec { scheduler, flags, persistence: None }
 }
+
+/// Virtual servers with the same destinations choose the same one for the same client, so that affinity, which the kernel
+/// has for each virtual server alone, begins alike by whichever way of a port a client comes first. `mh` hardly heeds the
+/// order in which destinations were added; with `sh` it decides, and no two virtual servers need have the same.
+/// Without the flag, clients of a destination that drains would be refused.
+fn by_client(settings: &Settings) -> Option<Scheduling> {
+    let has_maglev = !settings.unavailable.contains(&SchedulerName::MH);
+    has_maglev.then_some(Scheduling { scheduler: SchedulerName::MH, flags: SchedulerFlags::FALLBACK })
+}
+
+/// Where the kernel lacks `mh`, one virtual server by itself has affinity with this.
+const BY_CLIENT_WITHOUT_MAGLEV: Scheduling =
+    Scheduling { scheduler: SchedulerName::SH, flags: SchedulerFlags::FALLBACK };
 
 /// The scheduler a Service asks for and the kernel cannot load.
 pub fn missing_scheduler(service: &Service, settings: &Settings) -> Option<SchedulerName> {

@@ -34,6 +34,8 @@ pub use plan::Plan;
 pub struct Settings {
     /// For Services that choose no scheduler, and for those whose choice the kernel cannot load.
     pub scheduling: Scheduling,
+    /// Whether the operator chose that. If nobody chose, Services with affinity have a scheduler that goes with it.
+    pub is_scheduler_chosen: bool,
     /// Schedulers that the kernel was asked for and could not load.
     pub unavailable: BTreeSet<SchedulerName>,
     /// Which of the node's addresses have node ports.
@@ -53,6 +55,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             scheduling: Scheduling::with_usual_flags(SchedulerName::RR),
+            is_scheduler_chosen: false,
             unavailable: BTreeSet::new(),
             node_ports: NodePortAddresses::default(),
             bind_address: None,

@@ -18,6 +18,7 @@ mod follower;
 #[path = "../support/objects.rs"]
 mod objects;
 
+mod affinity;
 mod cluster;
 mod commands;
 mod contract;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
 
 fn trials() -> Vec<Trial> {
     let subjects = [
+        affinity::trials(),
         cluster::trials(),
         commands::trials(),
         contract_linux::trials(),

@@ -94,6 +94,7 @@ fn check(request: Request, checks: &mut Checks) -> Config {
     let mut config = Config {
         settings: Settings {
             scheduling: scheduling(&effective, checks),
+            is_scheduler_chosen: !effective.ipvs.in_effect(&effective.mode).scheduler.is_empty(),
             node_ports: network::node_ports(&effective, checks),
             bind_address: network::bind_address(&effective, checks),
             has_cluster: request.manifests.is_none(),

@@ -331,3 +331,15 @@ proptest! {
 fn cidrs(texts: &[&str]) -> Vec<IpNet> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
+
+#[test]
+fn a_scheduler_is_chosen_where_somebody_names_one_in_the_mode_that_has_it() {
+    for (fields, wanted) in [
+        ("mode: ipvs", false),
+        ("mode: ipvs\nipvs: {scheduler: \"\"}", false),
+        ("mode: ipvs\nipvs: {scheduler: rr}", true),
+        ("mode: iptables\nipvs: {scheduler: wrr}", false),
+    ] {
+        assert_eq!(resolved(fields).settings.is_scheduler_chosen, wanted, "{fields}");
+    }
+}

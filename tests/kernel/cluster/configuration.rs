@@ -60,7 +60,7 @@ fn survive(network: &Network) {
 
     let text = fs::read_to_string(&rig.config).unwrap();
     fs::write(&rig.config, with_scheduler(&text, "lc")).unwrap();
-    rig.node.scheduler = "lc";
+    rig.node.scheduler = Some("lc");
     rig.until_true();
     assert_eq!(conversation.say("after").unwrap(), backend);
     rig.until("it serves again", |_| get(METRICS, "/configz").is_some_and(|(_, body)| body.contains("\"lc\"")));
@@ -85,16 +85,16 @@ fn renamed_or_swapped() {
     rig.until_true();
 
     swap(&mount, "..second", &with_scheduler(&text, "sh"));
-    rig.node.scheduler = "sh";
+    rig.node.scheduler = Some("sh");
     rig.until_true();
     swap(&mount, "..third", &with_scheduler(&text, "wrr"));
-    rig.node.scheduler = "wrr";
+    rig.node.scheduler = Some("wrr");
     rig.until_true();
 
     let beside = mount.join("beside");
     fs::write(&beside, with_scheduler(&text, "lc")).unwrap();
     fs::rename(beside, &rig.config).unwrap();
-    rig.node.scheduler = "lc";
+    rig.node.scheduler = Some("lc");
     rig.until_true();
     assert_eq!(starts(&rig), 4);
 }
@@ -123,7 +123,7 @@ fn not_good() {
     fs::write(&rig.config, &text).unwrap();
     assert_eq!(starts(&rig), 1);
     fs::write(&rig.config, with_scheduler(&text, "lc")).unwrap();
-    rig.node.scheduler = "lc";
+    rig.node.scheduler = Some("lc");
     rig.until_true();
     assert_eq!(starts(&rig), 2);
 }

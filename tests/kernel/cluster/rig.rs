@@ -76,7 +76,7 @@ impl<S: Truth> Rig<S> {
         let config = directory.path().join("config.conf");
         fs::write(&config, configuration(kubeconfig, changes)).unwrap();
         let addresses = NODE_ADDRESSES.map(|address| address.parse().unwrap()).into();
-        let node = Node { addresses, zone: None, scheduler: "rr" };
+        let node = Node { addresses, zone: None, scheduler: None };
         Self { daemon: None, server, node, directory, config }
     }
 

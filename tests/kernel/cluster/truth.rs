@@ -12,7 +12,8 @@ pub struct Node {
     /// Where node ports are.
     pub addresses: Vec<IpAddr>,
     pub zone: Option<String>,
-    pub scheduler: &'static str,
+    /// If somebody chose one.
+    pub scheduler: Option<&'static str>,
 }
 
 /// Everything that is asked of the kernel.
@@ -24,7 +25,7 @@ pub fn truth(services: &[Value], slices: &[Value], node: &Node) -> Table {
                 let frontend = Frontend { protocol: flag(protocol(port)), address: SocketAddr::new(address, number) };
                 let of_family = endpoints(service, port, slices, address.is_ipv4());
                 let chosen = chosen(&of_family, policy, node);
-                let options = format!("-s {}{}", node.scheduler, persistence(service));
+                let options = format!("-s {}", scheduling(service, node));
                 let destinations = chosen.into_iter().map(|(to, _)| (*to, "-m -w 1".to_owned())).collect();
                 table.insert(frontend, Server { options, destinations });
             }
@@ -106,10 +107,14 @@ fn hints(endpoint: &Value) -> impl Iterator<Item = &str> {
     list(&endpoint["hints"]["forZones"]).iter().map(|zone| text(&zone["name"]))
 }
 
-fn persistence(service: &Value) -> String {
+fn scheduling(service: &Value, node: &Node) -> String {
     let spec = &service["spec"];
     let seconds = spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"].as_u64().unwrap_or(10_800);
-    if spec["sessionAffinity"] == "ClientIP" { format!(" -p {seconds}") } else { String::new() }
+    match (text(&spec["sessionAffinity"]), node.scheduler) {
+        ("ClientIP", Some(scheduler)) => format!("{scheduler} -p {seconds}"),
+        ("ClientIP", None) => format!("mh -p {seconds} -b mh-fallback"),
+        (_, scheduler) => scheduler.unwrap_or("rr").to_owned(),
+    }
 }
 
 fn protocol(port: &Value) -> &str {

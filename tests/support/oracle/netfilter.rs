@@ -143,7 +143,8 @@ impl Cluster {
         if !model.rules.contains_key(&family) || chosen.is_empty() || !(is_local || is_on_localhost) {
             return;
         }
-        let VirtualServer { mut spec, destinations } = server(service, family, known, chosen);
+        let VirtualServer { mut spec, destinations } =
+            server(service, family, (known, self.settings.is_scheduler_chosen), chosen);
         if let Some(Persistence { .. }) = spec.persistence.take() {
             spec.scheduler = "mh".parse().unwrap();
             spec.flags = SchedulerFlags::FALLBACK;
