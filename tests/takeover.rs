@@ -83,6 +83,7 @@ fn cluster() -> Vec<Change> {
         origin: Origin::Api,
         service: name,
         family: Family::Ipv4,
+        is_of_nodes: true,
         ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
         endpoints: vec![endpoint],
     };

@@ -1,7 +1,7 @@
 //! What one Service asks of this node's kernel: its part of the plan.
 
 use super::endpoints::{Backends, Candidates, Uses};
-use super::frontends::{self, Field, Frontend};
+use super::frontends::{self, Frontend};
 use super::local::{HealthCheck, LocalPart, Traffic};
 use super::netfilter::NetfilterPart;
 use super::netfilter::part::DecidedPort;
@@ -53,7 +53,7 @@ impl Part {
         part.netfilter.add_service(service, settings);
         part.local.health_checks = local_addresses.health_checks(service);
         part.problems.extend(missing_scheduler(service, settings));
-        part.problems.extend(own_addresses(service, state, settings));
+        part.problems.extend(hosts_addresses(service, state, settings));
         part
     }
 
@@ -121,13 +121,21 @@ fn missing_scheduler(service: &Service, settings: &Settings) -> Option<Problem> 
     Some(problem(service, "metadata.annotations[ipvsd.io/scheduler]".into(), message))
 }
 
-/// Whoever may write a Service can take ports of the node with it: those of sshd, or of the kubelet. In a manifest it
-/// is no news that a VIP is the node's own, as where keepalived moves it from node to node.
-fn own_addresses(service: &Service, state: &State, settings: &Settings) -> Vec<Problem> {
-    let is_told = |(address, field): &(IpAddr, Field)| field.is_external() && state.node().addresses.contains(address);
-    let message = "is an address of this node: at the Service's ports nothing else can be reached there";
-    let own = frontends::vips(service, settings).filter(|vip| service.origin == Origin::Api && is_told(vip));
-    own.map(|(address, field)| problem(service, field.to_string(), format!("{address} {message}"))).collect()
+/// Whoever may write a Service can take ports of a node with it: those of sshd, or of the kubelet. In a manifest it is no
+/// news that a VIP is the node's own, as where keepalived moves it from node to node.
+fn hosts_addresses(service: &Service, state: &State, settings: &Settings) -> Vec<Problem> {
+    let external = frontends::vips(service, settings).filter(|(_, field)| field.is_external());
+    let message = |address: IpAddr| {
+        if state.node().addresses.contains(&address) {
+            let ports = "at the Service's ports nothing else can be reached there";
+            return (service.origin == Origin::Api).then(|| format!("is an address of this node: {ports}"));
+        }
+        let reason = "is an endpoint's address on another node: it is not made local here, as nothing there could be \
+                      reached from here any more";
+        state.is_elsewhere(address).then(|| reason.to_owned())
+    };
+    let told = external.filter_map(|(address, field)| Some((address, field, message(address)?)));
+    told.map(|(address, field, message)| problem(service, field.to_string(), format!("{address} {message}"))).collect()
 }
 
 /// A problem with a Service.

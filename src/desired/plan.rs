@@ -77,6 +77,12 @@ impl Plan {
         self.held.keys().copied()
     }
 
+    /// The keys that match an address, each with the Service that has it.
+    pub fn of_address(&self, address: IpAddr) -> impl Iterator<Item = (VirtualServerKey, &ObjectName)> {
+        let all = VirtualServerKey::first_of(address)..=VirtualServerKey::last_of(address);
+        self.held.range(all).map(|(key, held)| (*key, &held.owner))
+    }
+
     /// Whether any virtual server is wanted on one of these addresses. Costs the same however many virtual servers and
     /// addresses there are.
     pub fn serves(&self, addresses: RangeInclusive<IpAddr>) -> bool {

@@ -281,6 +281,8 @@ impl<K: Kernel> Reconciler<K> {
     fn update_plan(&mut self) {
         let dirty = self.state.take_dirty();
         self.touched.append(&mut self.plan.update(&self.state, &self.settings, dirty));
+        let moved = self.state.take_moved();
+        self.touched.extend(moved.into_iter().flat_map(|address| self.plan.of_address(address)).map(|(key, _)| key));
     }
 
     /// Completes a reading of everything. What was ours when last seen and is foreign now was edited by hand: it is ours
@@ -446,11 +448,17 @@ impl<K: Kernel> Reconciler<K> {
                 is_vip: route.is_some()
                     || self.plan.serves(address..=address)
                     || found.is_on_kube_proxy_device(address),
+                is_elsewhere: self.state.is_elsewhere(address) && !self.is_cluster_ip(address),
             };
             let wanted = routes::route(address, standing, self.state.node());
             steps.route(address, wanted.as_ref(), route);
             netfilter.vip(address, wanted.is_some(), steps);
         }
+    }
+
+    fn is_cluster_ip(&self, address: IpAddr) -> bool {
+        let mut services = self.plan.of_address(address).filter_map(|(_, owner)| self.state.service(owner));
+        services.any(|service| service.cluster_ips.contains(&address))
     }
 
     /// Returns whether schedulers turned out to be missing that Services can do without.

@@ -17,6 +17,9 @@ pub struct EndpointSlice {
     pub service: ObjectName,
     /// `addressType`.
     pub family: Family,
+    /// Whether its endpoints are pods and hosts that the cluster knows: some name their node, or they are the API servers.
+    /// Those that somebody wrote down by hand may be anything, another Service's address too.
+    pub is_of_nodes: bool,
     /// `ports`; a Service's port is matched by name and protocol.
     pub ports: Vec<SlicePort>,
     /// `endpoints`.

@@ -4,6 +4,7 @@
 //! checked, see `source/convert`); `desired` reads the Services named by [`State::take_dirty`].
 
 mod endpoint;
+mod external;
 mod node;
 mod problem;
 mod service;

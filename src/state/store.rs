@@ -1,5 +1,6 @@
 //! The store: applies changes, finds a Service's slices, and remembers what is dirty.
 
+use super::external::{ExternalAddresses, Turn};
 use super::{EndpointSlice, Node, NodeObject, ObjectName, Service};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::mem;
@@ -44,6 +45,8 @@ pub struct State {
     node_object: NodeObject,
     /// Whether there may be objects that nobody knows, as last told.
     in_doubt: bool,
+    /// Which external addresses are endpoints' on other nodes.
+    external: ExternalAddresses,
     /// Services to look at again; emptied by [`State::take_dirty`].
     dirty: BTreeSet<ObjectName>,
 }
@@ -54,7 +57,8 @@ impl State {
         match change {
             Change::Service(service) => self.put_service(service),
             Change::ServiceGone(name) => {
-                if self.services.remove(&name).is_some() {
+                if let Some(service) = self.services.remove(&name) {
+                    self.external.replace(Some(&service), None);
                     self.dirty.insert(name);
                 }
             }
@@ -101,7 +105,20 @@ impl State {
 
     /// The Services that changed since the last call, by themselves or through their slices or the node.
     pub fn take_dirty(&mut self) -> BTreeSet<ObjectName> {
+        let concerned = self.external.look_through(self.slices.values().map(|slice| &**slice));
+        self.dirty.extend(concerned);
         mem::take(&mut self.dirty)
+    }
+
+    /// Whether an address that a Service asks for as an external or load-balancer IP is an endpoint's on another node;
+    /// as of the last [`State::take_dirty`].
+    pub fn is_elsewhere(&self, address: IpAddr) -> bool {
+        self.external.is_elsewhere(address)
+    }
+
+    /// The addresses of which [`State::is_elsewhere`] may say something else than at the last call of this.
+    pub fn take_moved(&mut self) -> BTreeSet<IpAddr> {
+        self.external.take_moved()
     }
 
     /// Whether any Service changed since the last [`State::take_dirty`].
@@ -110,8 +127,10 @@ impl State {
     }
 
     fn keep_services(&mut self, names: &HashSet<ObjectName>) {
-        let gone = self.services.extract_if(.., |name, _| !names.contains(name)).map(|(name, _)| name);
-        self.dirty.extend(gone);
+        for (name, service) in self.services.extract_if(.., |name, _| !names.contains(name)) {
+            self.external.replace(Some(&service), None);
+            self.dirty.insert(name);
+        }
     }
 
     fn keep_slices(&mut self, names: &HashSet<ObjectName>) {
@@ -121,7 +140,9 @@ impl State {
 
     fn put_service(&mut self, service: Arc<Service>) {
         let name = service.name.clone();
-        if self.services.get(&name) != Some(&service) {
+        let before = self.services.get(&name);
+        if before != Some(&service) {
+            self.external.replace(before.map(|service| &**service), Some(&service));
             self.services.insert(name.clone(), service);
             self.dirty.insert(name);
         }
@@ -137,6 +158,7 @@ impl State {
             names.insert(place, slice.name.clone());
         }
         self.dirty.insert(slice.service.clone());
+        self.dirty.append(&mut self.external.count(&slice, Turn::Comes));
         self.slices.insert(slice.name.clone(), slice);
     }
 
@@ -148,6 +170,7 @@ impl State {
                 self.slices_of.remove(&slice.service);
             }
         }
+        self.dirty.append(&mut self.external.count(&slice, Turn::Goes));
         self.dirty.insert(slice.service.clone());
     }
 
@@ -214,6 +237,7 @@ mod tests {
             origin: Origin::Api,
             service: ObjectName::new("default", service),
             family: Family::Ipv4,
+            is_of_nodes: true,
             ports: vec![],
             endpoints: vec![],
         })

@@ -229,6 +229,7 @@ fn slice(service: &Service, family: Family, endpoints: Vec<Endpoint>) -> Endpoin
         origin: Origin::Api,
         service: service.name.clone(),
         family,
+        is_of_nodes: true,
         ports: vec![SlicePort { name: "".into(), protocol: service.ports[0].protocol, port: 8080 }],
         endpoints,
     }

@@ -2,7 +2,7 @@
 
 use crate::lab::{run, trial};
 use crate::traffic_rig::{PROTOCOLS, Rig, VIPS, annotated, request, requests, service, slice, slices};
-use ipvsd::demo::client::Request;
+use ipvsd::demo::client::{Conversation, Request};
 use ipvsd::model::Protocol;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
@@ -26,6 +26,7 @@ pub fn trials() -> Vec<Trial> {
         trial("traffic::a_service_without_endpoints_refuses_at_once", a_service_without_endpoints_refuses_at_once),
         trial("traffic::the_node_itself_reaches_a_vip_from_its_own_address", the_node_itself_reaches_a_vip),
         trial("traffic::endpoints_that_are_not_ready_get_nothing", endpoints_that_are_not_ready_get_nothing),
+        trial("traffic::another_host_whose_address_a_service_takes_stays_reachable", another_host_stays_reachable),
     ]
 }
 
@@ -199,5 +200,41 @@ fn endpoints_that_are_not_ready_get_nothing() {
     rig.wait_for(&requests(&VIPS));
     for request in requests(&VIPS) {
         assert_eq!(rig.spread(request, 12), [6, 0, 6], "{request:?}");
+    }
+}
+
+/// The first backend is another node here, with an agent on its own addresses.
+fn another_host_stays_reachable() {
+    let agents = |rig: &Rig| {
+        for mut slice in slices("agents", &rig.network.backends[..1]) {
+            slice["endpoints"][0]["nodeName"] = "another-node".into();
+            rig.put(&slice);
+        }
+    };
+    let mut rig = Rig::new(&[], |hosts| {
+        let taken = [IpAddr::from(hosts[0].addresses.ipv4), hosts[0].addresses.ipv6.into()];
+        [vec![service("web", json!({ "externalIPs": taken }))], slices("web", &hosts[1..])].concat()
+    });
+    rig.wait_for(&requests(&VIPS));
+    let host = rig.network.backends[0].addresses;
+    let addresses = [IpAddr::from(host.ipv4), host.ipv6.into()];
+    // Its own port, which no Service has.
+    let answers = |rig: &Rig| {
+        let ask = |address: &IpAddr| Conversation::start((*address, 9090).into())?.say("hello");
+        addresses.map(|address| rig.on_node(|| ask(&address)).map_err(|error| error.kind()))
+    };
+    let cut_off = [Err(ErrorKind::ConnectionRefused), Err(ErrorKind::ConnectionRefused)];
+    assert_eq!(answers(&rig), cut_off, "nobody knows that it is a host");
+    for _ in 0..2 {
+        agents(&rig);
+        let name = Ok("backend-1".to_owned());
+        rig.wait_until("the host is reached", |rig| answers(rig) == [name.clone(), name.clone()]);
+        for address in addresses {
+            let http = request(Protocol::Tcp, &address.to_string(), 80);
+            let name = rig.on_node(|| http.send()).unwrap().name;
+            assert_ne!(name, "backend-1", "the Service is served on the node all the same");
+        }
+        ["agents-ipv4", "agents-ipv6"].iter().for_each(|name| rig.remove("EndpointSlice", name));
+        rig.wait_until("the addresses are local again", |rig| answers(rig) == cut_off);
     }
 }

@@ -191,8 +191,9 @@ fn policies() -> impl Strategy<Value = (TrafficPolicy, TrafficPolicy)> {
 }
 
 fn slice() -> impl Strategy<Value = EndpointSlice> {
-    (name("e"), 0..4_u8, prop::bool::weighted(0.3), vec(endpoint(), 0..4)).prop_map(
-        |(name, service, six, endpoints)| EndpointSlice {
+    (name("e"), 0..4_u8, prop::bool::weighted(0.3), vec(endpoint(), 0..4), any::<bool>()).prop_map(
+        |(name, service, six, endpoints, is_of_nodes)| EndpointSlice {
+            is_of_nodes,
             name,
             origin: Origin::Api,
             service: ObjectName::new("default", &format!("s{service}")),
@@ -210,9 +211,11 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
     let zones = prop_oneof![4 => Just("a"), 4 => Just("b"), 1 => Just("a b"), 1 => Just("")];
     let node_hint = prop_oneof![2 => Just(NodeHint::Here), 3 => Just(NodeHint::Elsewhere), 1 => Just(NodeHint::None)];
     let conditions = (prop::bool::weighted(0.7), any::<bool>(), any::<bool>());
-    (0..5_u8, 1..3_u16, conditions, any::<bool>(), node_hint, zones).prop_map(
-        |(last, weight, (ready, serving, terminating), is_local, node_hint, zones)| Endpoint {
-            address: [10, 1, 0, last].into(),
+    // Some have external addresses of Services.
+    let address = (prop_oneof![5 => Just([1, 0]), 1 => Just([0, 1])], 0..5_u8);
+    (address, 1..3_u16, conditions, any::<bool>(), node_hint, zones).prop_map(
+        |(([second, third], last), weight, (ready, serving, terminating), is_local, node_hint, zones)| Endpoint {
+            address: [10, second, third, last].into(),
             weight,
             ready,
             serving,

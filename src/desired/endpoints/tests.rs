@@ -39,6 +39,7 @@ fn slice(name: &str, words: &str, port: u16) -> EndpointSlice {
         origin: Origin::Api,
         service: ObjectName::new("default", "web"),
         family: Family::Ipv4,
+        is_of_nodes: true,
         ports: vec![SlicePort { name: "http".into(), protocol: Protocol::Tcp, port }],
         endpoints: words.split_whitespace().map(endpoint).collect(),
     }

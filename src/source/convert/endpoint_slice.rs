@@ -5,7 +5,7 @@ use super::annotations::Weights;
 use super::context::{Context, Conversion, Rules};
 use super::hints::place;
 use super::raw::{RawEndpoint, RawEndpointSlice, RawSlicePort};
-use super::{Rejected, claim, port, protocol};
+use super::{DEFAULT_NAMESPACE, Rejected, claim, port, protocol};
 use crate::model::Family;
 use crate::state::{Endpoint, EndpointSlice, ObjectName, SlicePort, shared_text};
 use std::collections::HashMap;
@@ -31,6 +31,7 @@ pub(super) fn convert(
     let slice = EndpointSlice {
         name: name.clone(),
         origin: conversion.origin.clone(),
+        is_of_nodes: is_of_nodes(raw, &service),
         service,
         family,
         ports: ports(&raw.ports, rules)?,
@@ -38,6 +39,12 @@ pub(super) fn convert(
     };
     weights.check(&slice.endpoints, rules)?;
     Ok(Some(slice))
+}
+
+/// The API server's own slice names no nodes, and its endpoints are hosts.
+fn is_of_nodes(raw: &RawEndpointSlice, service: &ObjectName) -> bool {
+    let is_api_server = &*service.namespace == DEFAULT_NAMESPACE && &*service.name == "kubernetes";
+    is_api_server || raw.endpoints.iter().any(|endpoint| endpoint.node_name.is_some())
 }
 
 /// Where the annotation cannot be read, all endpoints weigh the same.

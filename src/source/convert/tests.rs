@@ -521,6 +521,7 @@ fn a_full_slice_comes_out_whole() {
         origin: origin(),
         service: ObjectName::new("shop", "web"),
         family: Family::Ipv4,
+        is_of_nodes: true,
         ports: vec![
             SlicePort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 },
             SlicePort { name: "dns".into(), protocol: Protocol::Udp, port: 5353 },

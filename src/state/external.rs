@@ -1,0 +1,225 @@
+//! External addresses that are an endpoint's on another node: a host's own, or a pod's.
+//!
+//! Only addresses that Services ask for are kept, which are few; a slice costs a look-up for each of its endpoints. Where
+//! an address is asked for that nobody asked for before, all slices are looked through once, for all such addresses
+//! together.
+
+use super::{EndpointSlice, ObjectName, Service};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::mem;
+use std::net::IpAddr;
+
+/// Who asks for external addresses, and whose they are.
+#[derive(Debug, Default)]
+pub struct ExternalAddresses {
+    /// By address; no entry is without a Service.
+    claims: HashMap<IpAddr, Claim>,
+    /// Those for which the slices are still to be looked through.
+    new: HashSet<IpAddr>,
+    /// Those that became an endpoint's or ceased to be since [`ExternalAddresses::take_moved`].
+    moved: BTreeSet<IpAddr>,
+}
+
+/// What is known of an address.
+#[derive(Debug, Default)]
+struct Claim {
+    /// The Services that ask for it as an external or load-balancer IP, each once.
+    services: Vec<ObjectName>,
+    /// How many endpoints on other nodes have it, counted by slice.
+    endpoints: usize,
+}
+
+/// What happens to a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It is put in.
+    Comes,
+    /// It is taken out.
+    Goes,
+}
+
+impl ExternalAddresses {
+    /// Takes in that a Service is asked for in another way than before, or no more.
+    pub fn replace(&mut self, before: Option<&Service>, after: Option<&Service>) {
+        for (service, address) in before.into_iter().flat_map(asked) {
+            let Some(claim) = self.claims.get_mut(&address) else { continue };
+            claim.services.retain(|name| *name != service.name);
+        }
+        for (service, address) in after.into_iter().flat_map(asked) {
+            let claim = self.claims.entry(address).or_insert_with(|| {
+                self.new.insert(address);
+                Claim { services: Vec::with_capacity(1), endpoints: 0 }
+            });
+            if !claim.services.contains(&service.name) {
+                claim.services.push(service.name.clone());
+            }
+        }
+        for (_, address) in before.into_iter().flat_map(asked) {
+            if self.claims.get(&address).is_some_and(|claim| claim.services.is_empty()) {
+                self.claims.remove(&address);
+                self.new.remove(&address);
+            }
+        }
+    }
+
+    /// Takes in a slice that comes or goes. Returns the Services that it makes a difference to.
+    pub fn count(&mut self, slice: &EndpointSlice, turn: Turn) -> BTreeSet<ObjectName> {
+        let mut concerned = BTreeSet::new();
+        if self.claims.is_empty() {
+            return concerned;
+        }
+        for address in owners(slice) {
+            let Some(claim) = self.claims.get_mut(&address).filter(|_| !self.new.contains(&address)) else { continue };
+            let was_owned = claim.endpoints > 0;
+            claim.endpoints = match turn {
+                Turn::Comes => claim.endpoints.saturating_add(1),
+                Turn::Goes => claim.endpoints.saturating_sub(1),
+            };
+            if was_owned != (claim.endpoints > 0) {
+                self.moved.insert(address);
+                concerned.extend(claim.services.iter().cloned());
+            }
+        }
+        concerned
+    }
+
+    /// Looks through all slices for addresses that are new. Returns the Services that it makes a difference to.
+    pub fn look_through<'s>(&mut self, slices: impl Iterator<Item = &'s EndpointSlice>) -> BTreeSet<ObjectName> {
+        let mut concerned = BTreeSet::new();
+        if self.new.is_empty() {
+            return concerned;
+        }
+        let new = mem::take(&mut self.new);
+        for address in slices.flat_map(owners).filter(|address| new.contains(address)) {
+            let Some(claim) = self.claims.get_mut(&address) else { continue };
+            claim.endpoints += 1;
+            self.moved.insert(address);
+            concerned.extend(claim.services.iter().cloned());
+        }
+        concerned
+    }
+
+    /// Whether an address that a Service asks for is an endpoint's on another node.
+    pub fn is_elsewhere(&self, address: IpAddr) -> bool {
+        self.claims.get(&address).is_some_and(|claim| claim.endpoints > 0)
+    }
+
+    /// The addresses that became an endpoint's or ceased to be since the last call.
+    pub fn take_moved(&mut self) -> BTreeSet<IpAddr> {
+        mem::take(&mut self.moved)
+    }
+}
+
+/// The external addresses that a Service asks for.
+fn asked(service: &Service) -> impl Iterator<Item = (&Service, IpAddr)> {
+    service.external_ips.iter().chain(&service.load_balancer_ips).map(move |address| (service, *address))
+}
+
+/// The addresses that a slice says are somebody's on another node.
+fn owners(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
+    let endpoints = slice.endpoints.iter().filter(|endpoint| slice.is_of_nodes && !endpoint.is_local);
+    endpoints.map(|endpoint| endpoint.address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Family;
+    use crate::state::{Change, Endpoint, Families, NodeHint, Origin, State, TrafficPolicy};
+
+    const HOST: [u8; 4] = [192, 0, 2, 7];
+
+    fn service(name: &str, external_ips: &[[u8; 4]]) -> Change {
+        let service = Service {
+            name: ObjectName::new("default", name),
+            origin: Origin::Api,
+            families: Families::BOTH,
+            cluster_ips: vec![],
+            external_ips: external_ips.iter().map(|address| IpAddr::from(*address)).collect(),
+            load_balancer_ips: vec![],
+            source_ranges: vec![],
+            ports: vec![],
+            affinity: None,
+            internal_policy: TrafficPolicy::Cluster,
+            external_policy: TrafficPolicy::Cluster,
+            health_check_node_port: None,
+            scheduling: None,
+            drain_timeout: None,
+        };
+        Change::Service(service.into())
+    }
+
+    fn slice(name: &str, endpoints: &[([u8; 4], bool)]) -> Change {
+        let endpoint = |(address, is_local): &([u8; 4], bool)| Endpoint {
+            address: IpAddr::from(*address),
+            weight: 1,
+            ready: true,
+            serving: true,
+            terminating: false,
+            is_local: *is_local,
+            node_hint: NodeHint::None,
+            zones: None,
+        };
+        let slice = EndpointSlice {
+            name: ObjectName::new("default", name),
+            origin: Origin::Api,
+            service: ObjectName::new("default", "agents"),
+            family: Family::Ipv4,
+            is_of_nodes: true,
+            ports: vec![],
+            endpoints: endpoints.iter().map(endpoint).collect(),
+        };
+        Change::EndpointSlice(slice.into())
+    }
+
+    /// Whether the host's address is elsewhere, and who is dirty.
+    fn after(state: &mut State, change: Change) -> (bool, Vec<String>) {
+        state.apply(change);
+        let dirty = state.take_dirty().iter().map(|name| name.name.to_string()).collect();
+        (state.is_elsewhere(HOST.into()), dirty)
+    }
+
+    #[test]
+    fn an_address_is_elsewhere_while_any_endpoint_on_another_node_has_it() {
+        let mut state = State::default();
+        let gone = |name: &str| Change::EndpointSliceGone(ObjectName::new("default", name));
+        for (change, is_elsewhere, dirty) in [
+            (service("other", &[[192, 0, 2, 8]]), false, &["other"][..]),
+            (service("web", &[HOST]), false, &["web"]),
+            (slice("here", &[(HOST, true)]), false, &["agents"]),
+            (slice("there", &[(HOST, false), ([10, 1, 0, 1], false)]), true, &["agents", "web"]),
+            (slice("there-too", &[(HOST, false)]), true, &["agents"]),
+            (gone("there"), true, &["agents"]),
+            (gone("there-too"), false, &["agents", "web"]),
+        ] {
+            let text = format!("{change:?}");
+            let dirty = dirty.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(after(&mut state, change), (is_elsewhere, dirty), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_order_of_services_and_slices_makes_no_difference() {
+        let changes = || [slice("there", &[(HOST, false)]), service("web", &[HOST]), service("too", &[HOST])];
+        for rotation in 0..3 {
+            let mut state = State::default();
+            let mut changes = changes();
+            changes.rotate_left(rotation);
+            changes.into_iter().for_each(|change| state.apply(change));
+            state.take_dirty();
+            assert!(state.is_elsewhere(HOST.into()));
+            assert_eq!(state.take_moved(), BTreeSet::from([HOST.into()]));
+            assert_eq!(state.take_moved(), BTreeSet::new());
+        }
+    }
+
+    #[test]
+    fn what_nobody_asks_for_any_more_is_forgotten() {
+        let mut state = State::default();
+        state.apply(service("web", &[HOST]));
+        state.apply(slice("there", &[(HOST, false)]));
+        assert_eq!(after(&mut state, service("web", &[])), (false, vec!["agents".to_owned(), "web".to_owned()]));
+        assert!(after(&mut state, service("web", &[HOST])).0, "it is looked for again");
+        assert!(!after(&mut state, Change::OnlyServices(HashSet::new())).0);
+    }
+}
