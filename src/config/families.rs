@@ -1,7 +1,8 @@
 //! What the configuration says of IP families, against the families that the node turns out to have.
 //!
 //! Most of it is only told: a cluster that is moved from one family to two has halves of both for a while. As in
-//! kube-proxy, what leaves no way to tell the node's own pods is an error.
+//! kube-proxy, what leaves no way to tell the node's own pods is an error. What the Node object says comes later, may
+//! change, and is told where it is used (`desired/netfilter`).
 
 use super::Config;
 use super::network::DetectLocal;
@@ -13,13 +14,11 @@ use std::net::SocketAddr;
 
 /// The families of the node.
 #[derive(Clone, Copy, Debug)]
-pub struct Families<'a> {
+pub struct Families {
     /// That of its primary address.
     pub primary: Family,
     /// Whether the kernel can do the other one too.
     pub both: bool,
-    /// `spec.podCIDRs` of the Node object.
-    pub pod_cidrs: &'a [IpNet],
 }
 
 /// No pod of this node could be told from any other traffic.
@@ -31,16 +30,11 @@ pub struct Mismatch(String);
 ///
 /// # Errors
 /// [`Mismatch`] if local pods are to be told by CIDRs, and all of these are of a family that does not count.
-pub fn check(config: &Config, families: &Families<'_>) -> Result<Vec<String>, Mismatch> {
+pub fn check(config: &Config, families: &Families) -> Result<Vec<String>, Mismatch> {
     let mut found = Vec::from_iter(node_ports(config, families));
-    let (cidrs, field, is_fatal) = match &config.detect_local {
-        DetectLocal::ClusterCidr(cidrs) => (cidrs.as_slice(), "clusterCIDR", !families.both),
-        DetectLocal::NodeCidr => (families.pod_cidrs, "the node's spec.podCIDRs", true),
-        _ => (&[][..], "", false),
-    };
-    if families.all_wrong(cidrs) {
-        let sentence = format!("the node is {}, and {field} has only {}", families.name(), families.wrong().name());
-        if is_fatal {
+    if families.all_wrong(cluster_cidr(config)) {
+        let sentence = format!("the node is {}, and clusterCIDR has only {}", families.name(), families.wrong().name());
+        if !families.both {
             return Err(Mismatch(sentence));
         }
         found.push(sentence);
@@ -52,7 +46,7 @@ pub fn check(config: &Config, families: &Families<'_>) -> Result<Vec<String>, Mi
 }
 
 /// A family without a CIDR of its own has node ports on all its addresses.
-fn node_ports(config: &Config, families: &Families<'_>) -> Option<String> {
+fn node_ports(config: &Config, families: &Families) -> Option<String> {
     let cidrs = match &config.settings.node_ports {
         NodePortAddresses::Primary => return None,
         NodePortAddresses::Any => {
@@ -64,7 +58,7 @@ fn node_ports(config: &Config, families: &Families<'_>) -> Option<String> {
     let of = |family| cidrs.iter().any(|cidr| Family::of(cidr.addr()) == family);
     let open = if !of(families.primary) {
         families.primary
-    } else if !of(families.wrong()) && is_dual_stack(config, families) {
+    } else if !of(families.wrong()) && is_dual_stack(config) {
         families.wrong()
     } else {
         return None;
@@ -73,19 +67,23 @@ fn node_ports(config: &Config, families: &Families<'_>) -> Option<String> {
 }
 
 /// Whether anything in the configuration is of both families.
-fn is_dual_stack(config: &Config, families: &Families<'_>) -> bool {
+fn is_dual_stack(config: &Config) -> bool {
     let has_both = |cidrs: &[IpNet]| {
         [Family::Ipv4, Family::Ipv6].iter().all(|family| cidrs.iter().any(|cidr| Family::of(cidr.addr()) == *family))
     };
-    let cluster = match &config.detect_local {
-        DetectLocal::ClusterCidr(cidrs) => cidrs.as_slice(),
+    [cluster_cidr(config), excluded(config)].into_iter().any(has_both)
+}
+
+/// Where it counts.
+fn cluster_cidr(config: &Config) -> &[IpNet] {
+    match &config.detect_local {
+        DetectLocal::ClusterCidr(cidrs) => cidrs,
         _ => &[],
-    };
-    [cluster, excluded(config), families.pod_cidrs].into_iter().any(has_both)
+    }
 }
 
 /// What is of a family that the node does not have.
-fn wrong_alone<'a>(config: &'a Config, families: &'a Families<'_>) -> impl Iterator<Item = String> + 'a {
+fn wrong_alone<'a>(config: &'a Config, families: &'a Families) -> impl Iterator<Item = String> + 'a {
     let is_wrong = |socket: &SocketAddr| Family::of(socket.ip()) == families.wrong() && !socket.ip().is_unspecified();
     let healthz = config.servers.healthz.filter(is_wrong).map(|_| "healthzBindAddress");
     let metrics = config.servers.metrics.filter(is_wrong).map(|_| "metricsBindAddress");
@@ -101,7 +99,7 @@ fn excluded(config: &Config) -> &[IpNet] {
     }
 }
 
-impl Families<'_> {
+impl Families {
     /// The family that is not the primary one.
     fn wrong(&self) -> Family {
         match self.primary {
@@ -124,17 +122,15 @@ mod tests {
     use super::*;
     use crate::config::kube_proxy;
     use crate::config::resolve::{Request, resolve};
-    use crate::model::address;
 
     const QUIET: &str = "mode: ipvs\nnodePortAddresses: [primary]\nmetricsBindAddress: 0.0.0.0\n";
 
-    fn told(fields: &str, (primary, both): (Family, bool), pod_cidrs: &[&str]) -> Result<Vec<String>, Mismatch> {
+    fn told(fields: &str, (primary, both): (Family, bool)) -> Result<Vec<String>, Mismatch> {
         let header = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
         let mut effective = kube_proxy::parse(&format!("{header}{fields}")).unwrap().object;
         effective.set_platform_defaults();
         let config = resolve(Request { effective, ..Request::default() }).unwrap();
-        let pod_cidrs: Vec<_> = pod_cidrs.iter().map(|cidr| address::range(cidr).unwrap()).collect();
-        check(&config, &Families { primary, both, pod_cidrs: &pod_cidrs })
+        check(&config, &Families { primary, both })
     }
 
     #[test]
@@ -142,16 +138,15 @@ mod tests {
         let open =
             |family| format!("nodePortAddresses has no {family}: node ports are on all {family} addresses of the node");
         let all = "node ports are on all addresses of the node; `nodePortAddresses: [primary]` has them on the node's primary ones only";
-        for (fields, pod_cidrs, wanted) in [
-            ("", &[][..], Some(all.to_owned())),
-            ("nodePortAddresses: [primary]", &[], None),
-            ("nodePortAddresses: [10.0.0.0/8]", &[], None),
-            ("nodePortAddresses: [10.0.0.0/8]\nclusterCIDR: 10.0.0.0/8,fd00::/8", &[], Some(open("IPv6"))),
-            ("nodePortAddresses: [10.0.0.0/8]", &["10.0.0.0/24", "fd00::/64"], Some(open("IPv6"))),
-            ("nodePortAddresses: [10.0.0.0/8, \"fd00::/8\"]\nclusterCIDR: 10.0.0.0/8,fd00::/8", &[], None),
-            ("nodePortAddresses: [\"fd00::/8\"]", &[], Some(open("IPv4"))),
+        for (fields, wanted) in [
+            ("", Some(all.to_owned())),
+            ("nodePortAddresses: [primary]", None),
+            ("nodePortAddresses: [10.0.0.0/8]", None),
+            ("nodePortAddresses: [10.0.0.0/8]\nclusterCIDR: 10.0.0.0/8,fd00::/8", Some(open("IPv6"))),
+            ("nodePortAddresses: [10.0.0.0/8, \"fd00::/8\"]\nclusterCIDR: 10.0.0.0/8,fd00::/8", None),
+            ("nodePortAddresses: [\"fd00::/8\"]", Some(open("IPv4"))),
         ] {
-            let found = told(&format!("mode: ipvs\n{fields}"), (Family::Ipv4, true), pod_cidrs).unwrap();
+            let found = told(&format!("mode: ipvs\n{fields}"), (Family::Ipv4, true)).unwrap();
             assert_eq!(found, Vec::from_iter(wanted), "{fields}");
         }
     }
@@ -159,25 +154,22 @@ mod tests {
     #[test]
     fn cidrs_of_the_wrong_family_are_told_or_end_it() {
         let (v4_only, v6_only, v6_primary) = ((Family::Ipv4, false), (Family::Ipv6, false), (Family::Ipv6, true));
-        for (fields, node, pod_cidrs, wanted) in [
-            ("clusterCIDR: fd00::/8", v6_only, &[][..], Ok(0)),
-            ("clusterCIDR: fd00::/8", v4_only, &[], Err(())),
-            ("clusterCIDR: 10.0.0.0/8", v6_primary, &[], Ok(1)),
-            ("clusterCIDR: 10.0.0.0/8,fd00::/8", v6_only, &[], Ok(0)),
-            ("", v4_only, &["fd00::/64"], Ok(0)),
-            ("detectLocalMode: NodeCIDR", v4_only, &["10.0.0.0/24"], Ok(0)),
-            ("detectLocalMode: NodeCIDR", v6_primary, &["10.0.0.0/24"], Err(())),
-            ("detectLocalMode: NodeCIDR\nclusterCIDR: fd00::/8", v4_only, &[], Ok(0)),
-            ("detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: b}", v4_only, &["fd00::/64"], Ok(0)),
-            ("ipvs: {excludeCIDRs: [10.0.0.0/8]}", v6_only, &[], Ok(1)),
-            ("ipvs: {excludeCIDRs: [10.0.0.0/8]}", v6_primary, &[], Ok(0)),
-            ("healthzBindAddress: \"[fd00::1]:1\"\nmetricsBindAddress: \"[fd00::1]:2\"", v4_only, &[], Ok(2)),
-            ("healthzBindAddress: \"[::]:1\"\nmetricsBindAddress: 127.0.0.1", v4_only, &[], Ok(0)),
+        for (fields, node, wanted) in [
+            ("clusterCIDR: fd00::/8", v6_only, Ok(0)),
+            ("clusterCIDR: fd00::/8", v4_only, Err(())),
+            ("clusterCIDR: 10.0.0.0/8", v6_primary, Ok(1)),
+            ("clusterCIDR: 10.0.0.0/8,fd00::/8", v6_only, Ok(0)),
+            ("detectLocalMode: NodeCIDR\nclusterCIDR: fd00::/8", v4_only, Ok(0)),
+            ("detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: b}", v4_only, Ok(0)),
+            ("ipvs: {excludeCIDRs: [10.0.0.0/8]}", v6_only, Ok(1)),
+            ("ipvs: {excludeCIDRs: [10.0.0.0/8]}", v6_primary, Ok(0)),
+            ("healthzBindAddress: \"[fd00::1]:1\"\nmetricsBindAddress: \"[fd00::1]:2\"", v4_only, Ok(2)),
+            ("healthzBindAddress: \"[::]:1\"\nmetricsBindAddress: 127.0.0.1", v4_only, Ok(0)),
         ] {
-            let found = told(&format!("{QUIET}{fields}"), node, pod_cidrs);
+            let found = told(&format!("{QUIET}{fields}"), node);
             assert_eq!(found.map(|found| found.len()).map_err(drop), wanted, "{fields}");
         }
-        let error = told(&format!("{QUIET}clusterCIDR: fd00::/8"), v4_only, &[]).unwrap_err().to_string();
+        let error = told(&format!("{QUIET}clusterCIDR: fd00::/8"), v4_only).unwrap_err().to_string();
         assert_eq!(error, "the node is IPv4-only, and clusterCIDR has only IPv6, so no pod of this node could be told");
     }
 }

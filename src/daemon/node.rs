@@ -44,7 +44,7 @@ pub fn check_families(config: &Config, node: &Node) -> anyhow::Result<()> {
         (Some(address), _, _) | (None, None, Some(address)) => Family::of(address),
         _ => Family::Ipv4,
     };
-    let found = config::families::check(config, &Families { primary, both: families().len() > 1, pod_cidrs: &[] })?;
+    let found = config::families::check(config, &Families { primary, both: families().len() > 1 })?;
     found.iter().for_each(|sentence| warn!("configuration: {sentence}"));
     Ok(())
 }

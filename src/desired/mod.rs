@@ -25,7 +25,7 @@ use std::net::IpAddr;
 pub use drain::{Drains, Moment};
 pub use inherited::Inherited;
 pub use local::{HealthCheck, Locals, Traffic};
-pub use netfilter::{DetectLocal, NetfilterSettings};
+pub use netfilter::{DetectLocal, NetfilterSettings, untold_pods};
 pub use node_ports::NodePortAddresses;
 pub use plan::Plan;
 

@@ -16,7 +16,7 @@ mod takeover;
 
 use crate::desired::drain::{Connections, Occasion};
 use crate::desired::routes::{self, Standing};
-use crate::desired::{Drains, Inherited, Locals, Moment, Plan, Settings};
+use crate::desired::{Drains, Inherited, Locals, Moment, Plan, Settings, untold_pods};
 use crate::diff::Steps;
 use crate::diff::flows::Suspects;
 use crate::kernel::{Cause, Kernel, Observation, ObserveError, Scope};
@@ -177,12 +177,14 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     /// What is wrong with the input as far as only the whole shows it: addresses that two want, schedulers that
-    /// are missing, virtual servers of somebody else in the way, and what of kube-proxy's does not go.
+    /// are missing, virtual servers of somebody else in the way, pods that cannot be told, and what of kube-proxy's does
+    /// not go.
     pub fn problems(&self) -> Vec<Problem> {
         let conflicts = self.found.foreign.iter().filter_map(|key| self.conflict(key));
         let held = self.found.held.iter().map(|held| leftovers::on_this_node(held.to_string()));
         let localhost = self.localhost.problem(&self.settings, &self.state);
-        let of_node = held.chain(self.clearing.problems()).chain(localhost);
+        let of_node =
+            held.chain(self.clearing.problems()).chain(localhost).chain(untold_pods(&self.settings, &self.state));
         self.plan.problems().cloned().chain(conflicts).chain(of_node).collect()
     }
 

@@ -8,9 +8,10 @@ pub mod marks;
 pub mod members;
 pub mod part;
 
+use super::Settings;
 use crate::model::Family;
 use crate::model::netfilter::{DeviceName, LocalPods, MasqueradeBit, RuleSettings};
-use crate::state::{Families, State};
+use crate::state::{Families, NodeObject, Origin, Problem, State};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 
@@ -88,10 +89,30 @@ fn local_pods(detect_local: &DetectLocal, family: Family, state: &State) -> Loca
     }
 }
 
+/// Why the networks that the cluster gave to this node tell none of its pods of the primary family. kube-proxy ends then;
+/// here they may still come, or change.
+pub fn untold_pods(settings: &Settings, state: &State) -> Option<Problem> {
+    let mode = settings.netfilter.as_ref().map(|netfilter| &netfilter.detect_local);
+    let node = state.node_object();
+    if mode != Some(&DetectLocal::NodeCidr) || *node == NodeObject::default() {
+        return None;
+    }
+    let primary = settings.bind_address.or_else(|| node.addresses.first().copied()).map_or(Family::Ipv4, Family::of);
+    if node.pod_cidrs.iter().any(|network| Family::of(network.addr()) == primary) {
+        return None;
+    }
+    let networks: Vec<_> = node.pod_cidrs.iter().map(IpNet::to_string).collect();
+    let networks = if networks.is_empty() { "nothing".to_owned() } else { networks.join(", ") };
+    let family = primary.name();
+    let message =
+        format!("the Node is {family}-primary and has {networks}: its {family} pods cannot be told from others");
+    Some(Problem { origin: Origin::Api, object: None, field: "spec.podCIDRs".into(), message })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{Change, NodeObject};
+    use crate::state::Change;
 
     #[test]
     fn each_family_has_its_own_way_to_know_pods() {
@@ -120,5 +141,32 @@ mod tests {
         let localhost = rules(Some(&NetfilterSettings::default()), &state, true);
         assert_eq!(localhost.values().map(|rules| rules.localhost).collect::<Vec<_>>(), [true, false], "of IPv4 alone");
         assert_eq!(rules(None, &state, true), BTreeMap::new());
+    }
+
+    #[test]
+    fn networks_of_the_wrong_family_are_told_once_the_node_is_known() {
+        let list = |text: &str| text.split_whitespace().map(|word| word.parse().unwrap()).collect::<Vec<_>>();
+        let told = "the Node is IPv4-primary and has fd00:7::/64: its IPv4 pods cannot be told from others";
+        let none = "the Node is IPv4-primary and has nothing: its IPv4 pods cannot be told from others";
+        let six = "the Node is IPv6-primary and has 10.1.0.0/24: its IPv6 pods cannot be told from others";
+        for (bind_address, address, pod_cidrs, wanted) in [
+            (None, "192.0.2.1", "10.1.0.0/24", None),
+            (None, "192.0.2.1", "fd00:7::/64 10.1.0.0/24", None),
+            (None, "192.0.2.1", "fd00:7::/64", Some(told)),
+            (None, "192.0.2.1", "", Some(none)),
+            (None, "fd00::1", "10.1.0.0/24", Some(six)),
+            (Some("fd00::1"), "192.0.2.1", "10.1.0.0/24", Some(six)),
+        ] {
+            let mut state = State::default();
+            let netfilter = NetfilterSettings { detect_local: DetectLocal::NodeCidr, ..NetfilterSettings::default() };
+            let bind_address = bind_address.map(|address| address.parse().unwrap());
+            let settings = Settings { netfilter: Some(netfilter), bind_address, ..Settings::default() };
+            assert_eq!(untold_pods(&settings, &state), None, "nothing is known yet");
+            let addresses = vec![address.parse().unwrap()];
+            let pod_cidrs = list(pod_cidrs);
+            state.apply(Change::NodeObject(NodeObject { addresses, pod_cidrs, ..NodeObject::default() }));
+            assert_eq!(untold_pods(&settings, &state).map(|problem| problem.message).as_deref(), wanted);
+            assert_eq!(untold_pods(&Settings { netfilter: None, ..settings }, &state), None);
+        }
     }
 }

@@ -14,6 +14,7 @@ pub fn trials() -> Vec<Trial> {
         trial("cluster::a_node_that_moves_to_another_zone_gets_its_endpoints", zone),
         trial("cluster::node_ports_follow_the_primary_address_of_the_node", primary),
         trial("cluster::a_new_address_of_the_node_gets_node_ports", new_address),
+        trial("cluster::networks_of_the_nodes_pods_may_come_late_and_change", pod_networks),
     ]
 }
 
@@ -68,4 +69,37 @@ fn new_address() {
     run("ip", &["link", "delete", "node1"]);
     rig.node.addresses.pop();
     rig.until_true();
+}
+
+/// What the rules say of who is a pod of this node, in each family.
+fn told_pods() -> [Option<String>; 2] {
+    ["iptables-save", "ip6tables-save"].map(|save| {
+        let rules = run(save, &["-t", "mangle"]);
+        let comment = rules.lines().find_map(|line| line.strip_prefix("-A IPVSD-PREROUTING -m comment --comment \""));
+        Some(comment?.split('"').next()?.split_once(", pods ").map_or("", |(_, pods)| pods).to_owned())
+    })
+}
+
+fn pod_networks() {
+    let untold = "its IPv4 pods cannot be told from others";
+    let said = |text: &str| text.matches(untold).count();
+    let mut rig = Rig::new(&[IPVS, ("detectLocalMode: \"\"", "detectLocalMode: NodeCIDR")]);
+    [service("web", 1), slice("web", &[1, 2])].into_iter().for_each(|object| rig.server.put(object));
+    rig.server.put(with(node("a"), "/spec", json!({})));
+    rig.start();
+    rig.until_true();
+    rig.until("no pod is told", |_| told_pods() == [Some(String::new()), Some(String::new())]);
+    rig.until_said(&["spec.podCIDRs", "has nothing", untold]);
+    for (networks, four, six) in [
+        (json!(["10.1.0.0/24"]), "from 10.1.0.0/24", ""),
+        (json!(["10.1.7.0/24", "fd00:7::/64"]), "from 10.1.7.0/24", "from fd00:7::/64"),
+        (json!(["fd00:7::/64"]), "", "from fd00:7::/64"),
+        (json!(["10.1.0.0/24"]), "from 10.1.0.0/24", ""),
+    ] {
+        rig.server.put(with(node("a"), "/spec", json!({ "podCIDRs": networks })));
+        let wanted = [four, six].map(|pods| Some(pods.to_owned()));
+        rig.until(&format!("pods are told as {wanted:?}"), |_| told_pods() == wanted);
+    }
+    rig.until_said(&["problem", "has fd00:7::/64", untold]);
+    rig.until("it is over twice", |rig| said(&rig.log()) == 4);
 }
