@@ -86,6 +86,11 @@ impl Drains {
         self.departing.keys().map(|(key, _)| *key).chain(self.lingering.keys().copied()).collect()
     }
 
+    /// The departing destinations, each with when it gives up waiting.
+    pub fn deadlines(&self) -> impl Iterator<Item = (VirtualServerKey, DestinationKey, Moment)> {
+        self.deadlines.iter().map(|((key, destination), deadline)| (*key, *destination, *deadline))
+    }
+
     /// How many destinations are departing.
     pub fn len(&self) -> usize {
         self.departing.len()

@@ -13,6 +13,7 @@ mod netfilter;
 pub mod pace;
 mod report;
 mod takeover;
+mod view;
 
 use crate::desired::drain::{Connections, Occasion};
 use crate::desired::routes::{self, Standing};
@@ -33,6 +34,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 pub use takeover::Takeover;
+pub use view::View;
 
 /// What the operator decides about reconciling.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! The table of who reaches which endpoints and who is masqueraded, as real packets: every kind of client, every kind of
 //! frontend, each policy, each way to be configured, both families.
 
+use crate::golden_explained::Explained;
 use crate::golden_rig::{FAMILIES, From, GoldenRig, To, by_cluster_cidr, news, service};
 use crate::lab::{run, trial};
 use ipvsd::desired::{DetectLocal, NetfilterSettings};
@@ -117,6 +118,7 @@ fn hold(column: usize, settings: NetfilterSettings, protocol: Protocol) {
         let slices = rig.slices(service);
         rig.program([news(service)].into_iter().chain(slices));
     }
+    let explained = Explained::of(&mut rig);
     let mut wrong = Vec::new();
     for line in TABLE.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let words: Vec<_> = line.split_whitespace().collect();
@@ -127,6 +129,10 @@ fn hold(column: usize, settings: NetfilterSettings, protocol: Protocol) {
             let is_nowhere = (to, family) == (To::Localhost, Family::Ipv6);
             if found != if is_nowhere { "none" } else { words[3 + column] } {
                 wrong.push(format!("{family} {line}\n    but {found}"));
+            }
+            let told = explained.outcome(&rig, (from, family), (protocol, rig.target(service, to, family)));
+            if told != words[3 + column] {
+                wrong.push(format!("{family} {line}\n    but `explain` says {told}"));
             }
         }
     }

@@ -31,6 +31,7 @@ mod features;
 mod flow_table;
 mod flows;
 mod golden;
+mod golden_explained;
 mod golden_rig;
 mod lab;
 mod list;

@@ -1,0 +1,90 @@
+//! What would change in a kernel by what is wanted, as the next pass of the daemon would decide it.
+
+use super::Wanted;
+use crate::desired::Drains;
+use crate::desired::drain::{Moment, Occasion};
+use crate::diff::Steps;
+use crate::kernel::Observation;
+use crate::model::netfilter::{Member, Set, SetKey, SetKind};
+use crate::model::{Family, Op, VirtualServerKey};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+/// The operations that the next pass would apply to what was found, which was read just now. Of kube-proxy's device
+/// nothing is said.
+pub fn differences(wanted: &Wanted, found: &Observation) -> Vec<Op> {
+    let mut steps = Steps::default();
+    let served = virtual_servers(wanted, found, &mut steps);
+    let vips = routes(wanted, found, &served, &mut steps);
+    for family in [Family::Ipv4, Family::Ipv6] {
+        netfilter(wanted, found, (family, &vips), &mut steps);
+    }
+    steps.into_ops()
+}
+
+/// Returns the addresses on which a virtual server stays.
+fn virtual_servers(wanted: &Wanted, found: &Observation, steps: &mut Steps) -> BTreeSet<IpAddr> {
+    let mut drains = Drains::default();
+    let occasion = Occasion { now: Moment::ZERO, timeout: wanted.drain_timeout, counted: Some(&found.connections) };
+    let (wanted, ours) = (&wanted.model.virtual_servers, &found.model.virtual_servers);
+    let keys: BTreeSet<&VirtualServerKey> = wanted.keys().chain(ours.keys()).collect();
+    let mut served = BTreeSet::new();
+    for key in keys.into_iter().filter(|key| !found.foreign.contains(key)) {
+        let found = ours.get(key);
+        let kept = drains.keep(*key, (wanted.get(key), found), occasion);
+        served.extend(kept.as_ref().and_then(|_| key.address()));
+        steps.virtual_server(*key, kept.as_deref(), found);
+    }
+    served
+}
+
+/// Returns the addresses that have a route then.
+fn routes(wanted: &Wanted, found: &Observation, served: &BTreeSet<IpAddr>, steps: &mut Steps) -> BTreeSet<IpAddr> {
+    let found = &found.model.routes;
+    let mut vips = BTreeSet::new();
+    for vip in served.iter().chain(found.keys()).collect::<BTreeSet<_>>() {
+        let is_served = served.contains(vip);
+        let standing = crate::desired::routes::Standing {
+            is_served,
+            is_vip: wanted.model.routes.contains_key(vip) || found.contains_key(vip),
+        };
+        let route = crate::desired::routes::route(*vip, standing, &wanted.node);
+        steps.route(*vip, route.as_ref(), found.get(vip));
+        vips.extend(route.map(|_| *vip));
+    }
+    vips
+}
+
+fn netfilter(wanted: &Wanted, found: &Observation, (family, vips): (Family, &BTreeSet<IpAddr>), steps: &mut Steps) {
+    let found = &found.model;
+    let settings = wanted.model.rules.get(&family);
+    // Where this one is not, sets are kube-proxy's.
+    let is_ours = found.sets.contains_key(&SetKey { kind: SetKind::ShortCircuit, family });
+    for key in SetKey::all().filter(|key| key.family == family) {
+        let there = found.sets.get(&key);
+        match settings {
+            Some(_) => steps.set(key, Some(&set(wanted, key, (there, vips))), there),
+            None => steps.set(key, None, there.filter(|_| is_ours)),
+        }
+    }
+    if settings.is_none() && is_ours {
+        steps.remove_rules(family);
+    } else {
+        steps.rules(family, settings, found.rules.get(&family));
+    }
+}
+
+fn set(wanted: &Wanted, key: SetKey, (found, vips): (Option<&Set>, &BTreeSet<IpAddr>)) -> Set {
+    let mut members = wanted.model.sets.get(&key).map(|set| set.members.clone()).unwrap_or_default();
+    if key.kind == SetKind::Vips {
+        let of_family = vips.iter().filter(|vip| Family::of(**vip) == key.family);
+        members = of_family.map(|vip| (Member::Address(*vip), None)).collect();
+    } else if wanted.in_doubt {
+        for (member, mark) in found.into_iter().flat_map(|set| &set.members) {
+            members.entry(*member).or_insert(*mark);
+        }
+    }
+    let mut set = Set::with(key.kind, members);
+    set.capacity = set.capacity.max(found.map_or(set.capacity, |found| found.capacity));
+    set
+}

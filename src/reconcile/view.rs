@@ -1,0 +1,40 @@
+//! What the reconciler knows, for those who explain it.
+
+use super::{Options, Reconciler};
+use crate::desired::{Drains, Inherited, Plan, Settings};
+use crate::kernel::Observation;
+use crate::state::State;
+
+/// Everything that is decided by and from, as of the last pass.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// What the cluster says.
+    pub state: &'a State,
+    /// What the deciding depends on besides.
+    pub settings: &'a Settings,
+    /// What the operator decides about reconciling.
+    pub options: &'a Options,
+    /// What the Services make together.
+    pub plan: &'a Plan,
+    /// What departs.
+    pub drains: &'a Drains,
+    /// What an earlier process made and nobody can judge; none before the first reading.
+    pub inherited: Option<&'a Inherited>,
+    /// The kernel, as it was last read or changed.
+    pub found: &'a Observation,
+}
+
+impl<K> Reconciler<K> {
+    /// What is known, to look at.
+    pub fn view(&self) -> View<'_> {
+        View {
+            state: &self.state,
+            settings: &self.settings,
+            options: &self.options,
+            plan: &self.plan,
+            drains: &self.drains,
+            inherited: self.inherited.as_ref(),
+            found: &self.found,
+        }
+    }
+}
