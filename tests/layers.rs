@@ -65,7 +65,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         module: "server",
-        may_name: &["desired", "health", "metrics", "state"],
+        may_name: &["desired", "health", "inspect", "metrics", "model", "state"],
         never: &["kube", "neli", "netlink_", "rtnetlink", "tracing", "anyhow", "std::fs", "std::process", "std::env"],
     },
     Layer { module: "config", may_name: &["model", "state", "desired", "kernel", "reconcile"], never: NETLINK },

@@ -7,6 +7,7 @@
 mod as_kube_proxy;
 mod cleanup;
 mod diff;
+mod explain;
 mod kube_proxy;
 mod list;
 mod log;
@@ -66,7 +67,13 @@ enum Command {
     /// Show what goes through virtual servers and destinations now, live; needs no daemon
     Top(top::Arguments),
     /// Print what `run` would change in the kernel, and change nothing
+    /// Print what the daemon that runs here would change in the kernel now, or with a source what `run` would; changes
+    /// nothing
     Diff(diff::Arguments),
+    /// Say how a Service was decided and what the kernel holds for it, or what becomes of a packet
+    ///
+    /// Of Services a running daemon is asked; packets and frontends can be explained without one.
+    Explain(explain::Arguments),
     /// Remove every virtual server and route that ipvsd made, and nothing else
     Cleanup,
     /// Balance real requests between backends in private network namespaces, and show how
@@ -93,6 +100,7 @@ fn run_command(command: &Command, log: &Log) -> anyhow::Result<ExitCode> {
         Command::List(arguments) => logged().and_then(|()| list::run(arguments)),
         Command::Top(arguments) => top::run(arguments, &|_| None),
         Command::Diff(arguments) => diff::run(arguments, log),
+        Command::Explain(arguments) => logged().and_then(|()| explain::run(arguments)),
         Command::Cleanup => logged().and_then(|()| cleanup::run(Takeover::Nothing)),
         Command::Demo => logged().and_then(|()| crate::demo::run()),
         Command::Man(arguments) => manual::man(arguments),

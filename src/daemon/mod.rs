@@ -5,7 +5,9 @@
 mod cluster;
 mod configuration;
 mod heap;
+mod inspection;
 mod journal;
+mod look;
 mod node;
 mod probe;
 mod restart;
@@ -38,6 +40,7 @@ use watch::{Listener, Sources};
 use wheel::{Message, Wheel};
 
 pub use configuration::Reread;
+pub use look::{Look, look, look_for};
 pub use restart::restart_in_place;
 pub use servers::About;
 pub use short::{cleanup, init_only, preview, run_once};
@@ -88,6 +91,7 @@ async fn live(config: Config, invocation: Invocation, (kernel, node): (Linux, &s
         }
         wheel_sender.send(message)?;
     }
+    inspection::start(&wheel_sender);
     let mut fatal = servers::start(&config, invocation.about, &shared, events.as_ref());
     let (health_checks, wanted) = tokio::sync::watch::channel(HealthChecks::default());
     tokio::spawn(servers::serve_health_checks(wanted, shared.clone(), events.clone()));

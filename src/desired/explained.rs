@@ -39,7 +39,7 @@ pub struct ExplainedEndpoint<'a> {
     pub local: Option<Verdict>,
 }
 
-/// The ports of a Service, each in each family that the Service is proxied in.
+/// The ports of a Service, each in each family in which it has a way in or an endpoint.
 pub fn explain<'a>(service: &'a Service, state: &'a State, settings: &'a Settings) -> Vec<ExplainedPort<'a>> {
     let of_port = |(index, port): (usize, &'a ServicePort)| {
         let frontends: Vec<_> = frontends::of_port(service, (index, port), state, settings).collect();
@@ -49,7 +49,9 @@ pub fn explain<'a>(service: &'a Service, state: &'a State, settings: &'a Setting
         };
         service.families.iter().map(of_family)
     };
-    service.ports.iter().enumerate().flat_map(of_port).collect()
+    let is_something =
+        |port: &ExplainedPort<'_>| !port.frontends.is_empty() || !port.endpoints.is_empty() || port.without_port > 0;
+    service.ports.iter().enumerate().flat_map(of_port).filter(is_something).collect()
 }
 
 fn explain_port<'a>(

@@ -1,12 +1,14 @@
 //! What would change in a kernel by what is wanted, as the next pass of the daemon would decide it.
 
-use super::Wanted;
+use super::form::Malformed;
+use super::{ServiceAnswer, Wanted};
 use crate::desired::Drains;
 use crate::desired::drain::{Moment, Occasion};
+use crate::desired::routes::{self, Standing};
 use crate::diff::Steps;
 use crate::kernel::Observation;
 use crate::model::netfilter::{Member, Set, SetKey, SetKind};
-use crate::model::{Family, Op, VirtualServerKey};
+use crate::model::{DestinationKey, Family, Model, Op, RouteSpec, VirtualServerKey};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -14,16 +16,39 @@ use std::net::IpAddr;
 /// nothing is said.
 pub fn differences(wanted: &Wanted, found: &Observation) -> Vec<Op> {
     let mut steps = Steps::default();
-    let served = virtual_servers(wanted, found, &mut steps);
-    let vips = routes(wanted, found, &served, &mut steps);
-    for family in [Family::Ipv4, Family::Ipv6] {
-        netfilter(wanted, found, (family, &vips), &mut steps);
+    let served = compare_servers(wanted, found, &mut steps);
+    let vips = compare_routes(wanted, found, &served, &mut steps);
+    // Where it keeps off netfilter, what is there is none of its business.
+    for family in [Family::Ipv4, Family::Ipv6].into_iter().filter(|_| !wanted.model.rules.is_empty()) {
+        compare_netfilter(wanted, found, (family, &vips), &mut steps);
     }
     steps.into_ops()
 }
 
+/// The operations that would make a Service's virtual servers and routes what they should be; what departs may stay.
+///
+/// # Errors
+/// The answer cannot be understood.
+pub fn of_service(wanted: &ServiceAnswer, found: &Model) -> Result<Vec<Op>, Malformed> {
+    let mut steps = Steps::default();
+    for form in &wanted.virtual_servers {
+        let (key, mut server) = form.to_model()?;
+        let found = found.virtual_servers.get(&key);
+        for drain in wanted.drains.iter().filter(|drain| VirtualServerKey::from(drain.server) == key) {
+            let departing = DestinationKey { address: drain.destination, port: drain.destination_port };
+            let there = found.and_then(|found| found.destinations.get(&departing));
+            server.destinations.extend(there.map(|spec| (departing, spec.drained())));
+        }
+        steps.virtual_server(key, Some(&server), found);
+    }
+    for (vip, route) in wanted.routes.iter().map(|route| <(IpAddr, RouteSpec)>::from(*route)) {
+        steps.route(vip, Some(&route), found.routes.get(&vip));
+    }
+    Ok(steps.into_ops())
+}
+
 /// Returns the addresses on which a virtual server stays.
-fn virtual_servers(wanted: &Wanted, found: &Observation, steps: &mut Steps) -> BTreeSet<IpAddr> {
+fn compare_servers(wanted: &Wanted, found: &Observation, steps: &mut Steps) -> BTreeSet<IpAddr> {
     let mut drains = Drains::default();
     let occasion = Occasion { now: Moment::ZERO, timeout: wanted.drain_timeout, counted: Some(&found.connections) };
     let (wanted, ours) = (&wanted.model.virtual_servers, &found.model.virtual_servers);
@@ -39,23 +64,30 @@ fn virtual_servers(wanted: &Wanted, found: &Observation, steps: &mut Steps) -> B
 }
 
 /// Returns the addresses that have a route then.
-fn routes(wanted: &Wanted, found: &Observation, served: &BTreeSet<IpAddr>, steps: &mut Steps) -> BTreeSet<IpAddr> {
+fn compare_routes(
+    wanted: &Wanted,
+    found: &Observation,
+    served: &BTreeSet<IpAddr>,
+    steps: &mut Steps,
+) -> BTreeSet<IpAddr> {
     let found = &found.model.routes;
     let mut vips = BTreeSet::new();
     for vip in served.iter().chain(found.keys()).collect::<BTreeSet<_>>() {
         let is_served = served.contains(vip);
-        let standing = crate::desired::routes::Standing {
-            is_served,
-            is_vip: wanted.model.routes.contains_key(vip) || found.contains_key(vip),
-        };
-        let route = crate::desired::routes::route(*vip, standing, &wanted.node);
+        let standing = Standing { is_served, is_vip: wanted.model.routes.contains_key(vip) || found.contains_key(vip) };
+        let route = routes::route(*vip, standing, &wanted.node);
         steps.route(*vip, route.as_ref(), found.get(vip));
         vips.extend(route.map(|_| *vip));
     }
     vips
 }
 
-fn netfilter(wanted: &Wanted, found: &Observation, (family, vips): (Family, &BTreeSet<IpAddr>), steps: &mut Steps) {
+fn compare_netfilter(
+    wanted: &Wanted,
+    found: &Observation,
+    (family, vips): (Family, &BTreeSet<IpAddr>),
+    steps: &mut Steps,
+) {
     let found = &found.model;
     let settings = wanted.model.rules.get(&family);
     // Where this one is not, sets are kube-proxy's.

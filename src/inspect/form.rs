@@ -2,7 +2,7 @@
 
 use crate::model::netfilter::{AddressPort, Member, SetKind, SetType};
 use crate::model::{
-    self, DestinationKey, DestinationSpec, Persistence, SchedulerFlags, VirtualServerKey, VirtualServerSpec,
+    self, DestinationKey, DestinationSpec, Persistence, RouteSpec, SchedulerFlags, VirtualServerKey, VirtualServerSpec,
 };
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -65,6 +65,27 @@ pub struct Destination {
     pub address: IpAddr,
     pub port: u16,
     pub weight: u32,
+}
+
+/// A VIP that is local by a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The VIP.
+    pub address: IpAddr,
+    /// What the node's own traffic to it carries as its source.
+    pub source: Option<IpAddr>,
+}
+
+impl From<(IpAddr, RouteSpec)> for Route {
+    fn from((address, route): (IpAddr, RouteSpec)) -> Self {
+        Self { address, source: route.preferred_source }
+    }
+}
+
+impl From<Route> for (IpAddr, RouteSpec) {
+    fn from(route: Route) -> Self {
+        (route.address, RouteSpec { preferred_source: route.source })
+    }
 }
 
 /// A destination that departs.

@@ -1,8 +1,9 @@
 //! How one Service was decided: its ways in, its endpoints with what became of each, and what the kernel should hold.
 
 use super::Subject;
-use super::form::{Drain, Family, Protocol, VirtualServer};
+use super::form::{self, Drain, Family, Protocol, VirtualServer};
 use super::status::drains;
+use super::wanted;
 use crate::desired::endpoints::Verdict;
 use crate::desired::explained::{ExplainedEndpoint, ExplainedPort, explain};
 use crate::desired::frontends::{Field, Frontend};
@@ -24,6 +25,8 @@ pub struct ServiceAnswer {
     pub ports: Vec<Port>,
     /// What the kernel should hold for it, by address and by mark.
     pub virtual_servers: Vec<VirtualServer>,
+    /// Which of its VIPs should be local by a route.
+    pub routes: Vec<form::Route>,
     /// What departs from its virtual servers.
     pub drains: Vec<Drain>,
     /// What is wrong with it or its slices, a sentence each.
@@ -136,16 +139,28 @@ impl ServiceAnswer {
         let view = &subject.view;
         let service = view.state.service(name)?;
         let keys = view.plan.keys_of(name);
-        let wanted = |key: &VirtualServerKey| Some(VirtualServer::of(*key, view.plan.virtual_server(key)?));
+        let server = |key: &VirtualServerKey| Some(VirtualServer::of(*key, view.plan.virtual_server(key)?));
         let is_of = |drain: &Drain| keys.contains(&drain.server.into());
         let problems = subject.problems.iter().filter(|problem| is_about(problem, name, view.state));
         Some(Self {
             namespace: name.namespace.to_string(),
             name: name.name.to_string(),
             ports: explain(service, view.state, view.settings).iter().map(|port| Port::of(port, name, view)).collect(),
-            virtual_servers: keys.iter().filter_map(wanted).collect(),
+            virtual_servers: keys.iter().filter_map(server).collect(),
+            routes: wanted::routes(view, keys).map(form::Route::from).collect(),
             drains: drains(view, subject.now).filter(is_of).collect(),
             problems: problems.map(ToString::to_string).collect(),
+        })
+    }
+}
+
+impl ServiceAnswer {
+    /// All ways in, each with the virtual server that serves it.
+    pub fn ways(&self) -> impl Iterator<Item = (form::Server, &Way)> {
+        self.ports.iter().flat_map(|port| {
+            let server =
+                |way: &Way| form::Server::Address { protocol: port.protocol, address: way.address, port: way.port };
+            port.frontends.iter().map(move |way| (server(way), way))
         })
     }
 }

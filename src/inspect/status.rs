@@ -88,11 +88,11 @@ pub struct LastPass {
 }
 
 impl LastPass {
-    /// What is remembered of a pass that began at `start` and took so long.
-    pub fn of(report: &Report, start: Moment, took: Duration) -> Self {
+    /// What is remembered of a pass that ended just now and took so long.
+    pub fn of(report: &Report, ended: Moment, took: Duration) -> Self {
         let failure = |(op, cause): &(_, _)| OneLine(format_args!("{op}: {cause}")).to_string();
         Self {
-            ended: start.saturating_add(took),
+            ended,
             took,
             failures: report.failed.iter().map(failure).collect(),
             unread: report.unread.as_ref().map(|error| OneLine(error).to_string()),

@@ -4,17 +4,17 @@ use super::form::{self, Malformed, VirtualServer};
 use crate::desired::netfilter::rules;
 use crate::desired::routes::{self, Standing};
 use crate::model::netfilter::{Mark, Member, RuleSettings, Set, SetKey, SetKind};
-use crate::model::{Family, Model, VirtualServerKey};
+use crate::model::{Family, Model, RouteSpec, VirtualServerKey};
 use crate::reconcile::View;
 use crate::state::Node;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 /// What the kernel should hold, before what drains is added.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Form", into = "Form")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Form")]
 pub struct Wanted {
     /// Virtual servers, sets and rules; and the routes that go with these virtual servers.
     pub model: Model,
@@ -41,7 +41,8 @@ impl Wanted {
             ..Self::default()
         };
         wanted.add_virtual_servers(view);
-        wanted.add_routes(view);
+        let keys: Vec<_> = wanted.model.virtual_servers.keys().copied().collect();
+        wanted.model.routes = routes(view, &keys).collect();
         wanted.model.rules = rules(view.settings.netfilter.as_ref(), view.state);
         wanted.add_sets(view);
         wanted
@@ -63,17 +64,6 @@ impl Wanted {
         }
     }
 
-    fn add_routes(&mut self, view: &View<'_>) {
-        let found = &view.found.model;
-        for address in self.model.virtual_servers.keys().filter_map(VirtualServerKey::address) {
-            let is_vip = view.plan.serves(address..=address)
-                || found.routes.contains_key(&address)
-                || found.is_on_kube_proxy_device(address);
-            let route = routes::route(address, Standing { is_served: true, is_vip }, &self.node);
-            self.model.routes.extend(route.map(|route| (address, route)));
-        }
-    }
-
     fn add_sets(&mut self, view: &View<'_>) {
         let claims = &view.plan.netfilter().claims;
         for key in SetKey::all().filter(|key| self.model.rules.contains_key(&key.family)) {
@@ -88,6 +78,19 @@ impl Wanted {
     }
 }
 
+/// The routes that go with virtual servers of these keys.
+pub fn routes<'a>(view: &View<'a>, keys: &[VirtualServerKey]) -> impl Iterator<Item = (IpAddr, RouteSpec)> + use<'a> {
+    let (found, plan, node) = (&view.found.model, view.plan, view.state.node());
+    let addresses: BTreeSet<IpAddr> = keys.iter().filter_map(VirtualServerKey::address).collect();
+    addresses.into_iter().filter_map(move |address| {
+        let is_vip = plan.serves(address..=address)
+            || found.routes.contains_key(&address)
+            || found.is_on_kube_proxy_device(address);
+        let route = routes::route(address, Standing { is_served: true, is_vip }, node);
+        route.map(|route| (address, route))
+    })
+}
+
 /// A [`Wanted`] in JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -95,18 +98,12 @@ struct Form {
     virtual_servers: Vec<VirtualServer>,
     inherited: Vec<form::Server>,
     ours: Vec<form::Server>,
-    routes: Vec<RouteForm>,
+    routes: Vec<form::Route>,
     rules: BTreeMap<form::Family, String>,
     sets: Vec<SetForm>,
     in_doubt: bool,
     drain_timeout_milliseconds: u64,
     node: NodeForm,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct RouteForm {
-    address: IpAddr,
-    source: Option<IpAddr>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -132,34 +129,28 @@ struct NodeForm {
     primary_ipv6: Option<IpAddr>,
 }
 
-impl From<Wanted> for Form {
-    fn from(wanted: Wanted) -> Self {
+impl Serialize for Wanted {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Form::from(self).serialize(serializer)
+    }
+}
+
+impl From<&Wanted> for Form {
+    fn from(wanted: &Wanted) -> Self {
         let Wanted { model, inherited, ours, in_doubt, drain_timeout, node } = wanted;
-        let servers = |keys: BTreeSet<VirtualServerKey>| keys.into_iter().map(form::Server::from).collect();
-        let member = |(member, mark): (Member, Option<Mark>)| MemberForm {
-            member: member.to_string(),
-            mark: mark.map(Mark::bits),
-        };
-        let set = |(key, set): (SetKey, Set)| SetForm {
-            name: key.name(),
-            members: set.members.into_iter().map(member).collect(),
-        };
-        let routes = model.routes.into_iter();
+        let servers = |keys: &BTreeSet<VirtualServerKey>| keys.iter().copied().map(form::Server::from).collect();
+        let virtual_servers = model.virtual_servers.iter();
         Self {
-            virtual_servers: model
-                .virtual_servers
-                .iter()
-                .map(|(key, server)| VirtualServer::of(*key, server))
-                .collect(),
+            virtual_servers: virtual_servers.map(|(key, server)| VirtualServer::of(*key, server)).collect(),
             inherited: servers(inherited),
             ours: servers(ours),
-            routes: routes.map(|(address, route)| RouteForm { address, source: route.preferred_source }).collect(),
+            routes: model.routes.iter().map(|(address, route)| (*address, *route).into()).collect(),
             rules: model.rules.iter().map(|(family, rules)| ((*family).into(), rules.to_string())).collect(),
-            sets: model.sets.into_iter().map(set).collect(),
-            in_doubt,
+            sets: model.sets.iter().map(SetForm::from).collect(),
+            in_doubt: *in_doubt,
             drain_timeout_milliseconds: u64::try_from(drain_timeout.as_millis()).unwrap_or(u64::MAX),
             node: NodeForm {
-                addresses: node.addresses,
+                addresses: node.addresses.clone(),
                 primary_ipv4: node.primary_ipv4,
                 primary_ipv6: node.primary_ipv6,
             },
@@ -167,11 +158,20 @@ impl From<Wanted> for Form {
     }
 }
 
+impl From<(&SetKey, &Set)> for SetForm {
+    fn from((key, set): (&SetKey, &Set)) -> Self {
+        let member = |(member, mark): (&Member, &Option<Mark>)| MemberForm {
+            member: member.to_string(),
+            mark: mark.map(Mark::bits),
+        };
+        Self { name: key.name(), members: set.members.iter().map(member).collect() }
+    }
+}
+
 impl TryFrom<Form> for Wanted {
     type Error = Malformed;
 
     fn try_from(form: Form) -> Result<Self, Malformed> {
-        let route = |route: &RouteForm| (route.address, crate::model::RouteSpec { preferred_source: route.source });
         let rules = |(family, text): (form::Family, String)| {
             let settings: RuleSettings = text.parse().map_err(|_| Malformed(text, "what rules depend on"))?;
             Ok((family.into(), settings))
@@ -181,7 +181,7 @@ impl TryFrom<Form> for Wanted {
         Ok(Self {
             model: Model {
                 virtual_servers: form.virtual_servers.iter().map(VirtualServer::to_model).collect::<Result<_, _>>()?,
-                routes: form.routes.iter().map(route).collect(),
+                routes: form.routes.into_iter().map(form::Route::into).collect(),
                 kube_proxy_device: None,
                 sets: form.sets.into_iter().map(set).collect::<Result<_, _>>()?,
                 rules: form.rules.into_iter().map(rules).collect::<Result<_, _>>()?,
@@ -197,9 +197,9 @@ impl TryFrom<Form> for Wanted {
 
 fn set(form: SetForm) -> Result<(SetKey, Set), Malformed> {
     let key = SetKey::all().find(|key| key.name() == form.name);
-    let key = key.ok_or_else(|| Malformed(form.name, "the name of a set"))?;
+    let key = key.ok_or(Malformed(form.name, "the name of a set"))?;
     let member = |MemberForm { member, mark }: MemberForm| {
-        let found = form::member(key.kind, &member).ok_or_else(|| Malformed(member, "a member of its set"))?;
+        let found = form::member(key.kind, &member).ok_or(Malformed(member, "a member of its set"))?;
         Ok((found, mark.and_then(Mark::from_bits)))
     };
     let members = form.members.into_iter().map(member).collect::<Result<_, _>>()?;

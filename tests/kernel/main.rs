@@ -30,6 +30,7 @@ mod drains;
 mod features;
 mod flow_table;
 mod flows;
+mod explain;
 mod golden;
 mod golden_explained;
 mod golden_rig;
@@ -83,6 +84,7 @@ fn trials() -> Vec<Trial> {
         features::trials(),
         flow_table::trials(),
         flows::trials(),
+        explain::trials(),
         golden::trials(),
         list::trials(),
         list_document::trials(),
