@@ -1,10 +1,12 @@
 //! The command line: reads it, runs the subcommand, prints, and chooses the exit code.
 //!
 //! Exit codes, for every subcommand: 0 means done, or nothing differs; 1 means it ran and the answer is no (some
-//! object could not be programmed, `diff` found differences); 2 means that it could not run (usage, rights, no
+//! object could not be programmed, `diff` found differences, `explain` a fault or nobody for a packet, `check` something
+//! bad); 2 means that it could not run (usage, rights, no
 //! IPVS in the kernel, an unreadable directory).
 
 mod as_kube_proxy;
+mod check;
 mod cleanup;
 mod diff;
 mod explain;
@@ -38,7 +40,7 @@ const TROUBLE: u8 = 2;
 #[command(name = "ipvsd", version, max_term_width = 100)]
 #[command(
     after_help = "Exit codes: 0 done, or nothing differs. 1 it ran and the answer is no: an object could not be \
-programmed, or `diff` found differences. 2 it could not run."
+programmed, `diff` found differences, `explain` a fault or nobody for a packet, `check` something bad. 2 it could not run."
 )]
 struct CommandLine {
     #[command(flatten)]
@@ -74,6 +76,11 @@ enum Command {
     ///
     /// Of Services a running daemon is asked; packets and frontends can be explained without one.
     Explain(explain::Arguments),
+    /// Say whether this node is fit: kernel, modules, settings, rights, conflicts; changes nothing
+    ///
+    /// With the flags of `run` also whether the node is as that configuration asks. It loads no module: where modprobe is
+    /// run it is with -n, which only says what it would do.
+    Check(check::Arguments),
     /// Remove every virtual server and route that ipvsd made, and nothing else
     Cleanup,
     /// Balance real requests between backends in private network namespaces, and show how
@@ -101,6 +108,7 @@ fn run_command(command: &Command, log: &Log) -> anyhow::Result<ExitCode> {
         Command::Top(arguments) => top::run(arguments, &|_| None),
         Command::Diff(arguments) => diff::run(arguments, log),
         Command::Explain(arguments) => logged().and_then(|()| explain::run(arguments)),
+        Command::Check(arguments) => check::run(arguments, log),
         Command::Cleanup => logged().and_then(|()| cleanup::run(Takeover::Nothing)),
         Command::Demo => logged().and_then(|()| crate::demo::run()),
         Command::Man(arguments) => manual::man(arguments),

@@ -14,6 +14,7 @@ mod restart;
 mod servers;
 mod service_manager;
 mod short;
+mod survey;
 mod telemetry;
 mod trouble;
 mod watch;
@@ -44,6 +45,7 @@ pub use look::{Look, look, look_for};
 pub use restart::restart_in_place;
 pub use servers::About;
 pub use short::{cleanup, init_only, preview, run_once};
+pub use survey::survey;
 
 /// How a daemon's life ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

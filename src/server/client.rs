@@ -6,6 +6,8 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::User;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -61,6 +63,14 @@ pub enum AskError {
 pub async fn ask<T: DeserializeOwned>(name: &str, path: &str) -> Result<T, AskError> {
     let body = timeout(PATIENCE, exchange(name, path)).await.map_err(|_| AskError::Late)??;
     serde_json::from_slice(&body).map_err(AskError::NotUnderstood)
+}
+
+/// The process of the daemon at an abstract name, as this process sees it; none where there is none, or none that can be
+/// seen from here.
+pub fn daemon_process(name: &str) -> Option<u32> {
+    let stream = StdUnixStream::connect_addr(&SocketAddr::from_abstract_name(name).ok()?).ok()?;
+    let peer = getsockopt(&stream, PeerCredentials).ok()?;
+    u32::try_from(peer.pid()).ok().filter(|process| *process > 0)
 }
 
 async fn exchange(name: &str, path: &str) -> Result<Bytes, AskError> {

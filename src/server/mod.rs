@@ -25,7 +25,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::sleep;
 
-pub use client::{AskError, ask};
+pub use client::{AskError, ask, daemon_process};
 pub use clock::{Clock, system_clock};
 pub use health_check::{HealthCheckServers, ListenFailure};
 pub use healthz::healthz;

@@ -19,6 +19,7 @@ mod follower;
 mod objects;
 
 mod affinity;
+mod check;
 mod cluster;
 mod commands;
 mod contract;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
 fn trials() -> Vec<Trial> {
     let subjects = [
         affinity::trials(),
+        check::trials(),
         cluster::trials(),
         commands::trials(),
         contract_linux::trials(),
