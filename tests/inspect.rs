@@ -7,6 +7,8 @@
     reason = "a test stops at what it did not expect"
 )]
 
+#[path = "inspect/flow.rs"]
+mod flow;
 #[path = "inspect/service.rs"]
 mod service;
 #[path = "inspect/socket.rs"]
@@ -106,5 +108,5 @@ fn questions(reconciler: &Reconciler<FakeKernel>) -> Vec<Question> {
     let view = reconciler.view();
     let at = view.plan.keys().map(Question::ServiceAt);
     let named = view.plan.keys().filter_map(|key| view.plan.owner(&key).cloned().map(Question::Service));
-    [Question::Status, Question::Wanted].into_iter().chain(at).chain(named).collect()
+    [Question::Status, Question::Owners, Question::Wanted].into_iter().chain(at).chain(named).collect()
 }

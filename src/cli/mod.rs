@@ -2,8 +2,7 @@
 //!
 //! Exit codes, for every subcommand: 0 means done, or nothing differs; 1 means it ran and the answer is no (some
 //! object could not be programmed, `diff` found differences, `explain` a fault or nobody for a packet, `check` something
-//! bad); 2 means that it could not run (usage, rights, no
-//! IPVS in the kernel, an unreadable directory).
+//! bad); 2 means that it could not run (usage, rights, no IPVS in the kernel, an unreadable directory).
 
 mod as_kube_proxy;
 mod check;
@@ -14,6 +13,7 @@ mod kube_proxy;
 mod list;
 mod log;
 mod manual;
+mod names;
 mod options;
 mod run;
 mod top;
@@ -22,6 +22,7 @@ use crate::config::logging::Logging;
 use crate::reconcile::Takeover;
 use clap::{Parser, Subcommand};
 use log::Log;
+use names::Names;
 use options::Name;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
@@ -68,7 +69,6 @@ enum Command {
     List(list::Arguments),
     /// Show what goes through virtual servers and destinations now, live; needs no daemon
     Top(top::Arguments),
-    /// Print what `run` would change in the kernel, and change nothing
     /// Print what the daemon that runs here would change in the kernel now, or with a source what `run` would; changes
     /// nothing
     Diff(diff::Arguments),
@@ -105,7 +105,10 @@ fn run_command(command: &Command, log: &Log) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(arguments) => run::run(arguments, Name::Ipvsd, log),
         Command::List(arguments) => logged().and_then(|()| list::run(arguments)),
-        Command::Top(arguments) => top::run(arguments, &|_| None),
+        Command::Top(arguments) => {
+            let names = Names::default();
+            top::run(arguments, &|identity| names.of(identity))
+        }
         Command::Diff(arguments) => diff::run(arguments, log),
         Command::Explain(arguments) => logged().and_then(|()| explain::run(arguments)),
         Command::Check(arguments) => check::run(arguments, log),

@@ -13,11 +13,11 @@ pub mod service;
 pub mod status;
 pub mod wanted;
 
-use crate::desired::Moment;
+use crate::desired::{Moment, Plan};
 use crate::model::VirtualServerKey;
 use crate::reconcile::View;
 use crate::state::{ObjectName, Problem};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use differences::differences;
 pub use service::ServiceAnswer;
@@ -33,8 +33,20 @@ pub enum Question {
     Service(ObjectName),
     /// The same of the Service that has a virtual server.
     ServiceAt(VirtualServerKey),
+    /// Which virtual servers are whose.
+    Owners,
     /// What the kernel should hold.
     Wanted,
+}
+
+/// A virtual server and the Service that has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Which virtual server.
+    #[serde(flatten)]
+    pub server: form::Server,
+    /// `NAMESPACE/NAME`.
+    pub service: String,
 }
 
 /// What is answered.
@@ -45,6 +57,8 @@ pub enum Answer {
     Status(Box<Status>),
     /// To [`Question::Service`] and [`Question::ServiceAt`].
     Service(Box<ServiceAnswer>),
+    /// To [`Question::Owners`].
+    Owners(Vec<Owner>),
     /// To [`Question::Wanted`].
     Wanted(Box<Wanted>),
 }
@@ -71,6 +85,11 @@ pub fn answer(question: &Question, subject: &Subject<'_>) -> Option<Answer> {
         Question::Status => Some(Answer::Status(Box::new(Status::of(subject)))),
         Question::Service(name) => of_service(name),
         Question::ServiceAt(key) => subject.view.plan.owner(key).and_then(of_service),
+        Question::Owners => Some(Answer::Owners(owners(subject.view.plan).collect())),
         Question::Wanted => Some(Answer::Wanted(Box::new(Wanted::of(&subject.view)))),
     }
+}
+
+fn owners(plan: &Plan) -> impl Iterator<Item = Owner> {
+    plan.keys().filter_map(|key| Some(Owner { server: key.into(), service: plan.owner(&key)?.to_string() }))
 }

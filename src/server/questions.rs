@@ -50,6 +50,7 @@ fn question(path: &str) -> Option<Question> {
     let words: Vec<_> = path.strip_prefix("/v1/")?.split('/').collect();
     match words[..] {
         ["status"] => Some(Question::Status),
+        ["owners"] => Some(Question::Owners),
         ["wanted"] => Some(Question::Wanted),
         ["services", namespace, name] => Some(Question::Service(ObjectName::new(namespace, name))),
         ["service-at", protocol, address, port] => Some(Question::ServiceAt(VirtualServerKey::new(
@@ -83,6 +84,7 @@ mod tests {
         let at = |address: &str, protocol| VirtualServerKey::new(address.parse().unwrap(), 53, protocol);
         for (path, wanted) in [
             ("/v1/status", Some(Question::Status)),
+            ("/v1/owners", Some(Question::Owners)),
             ("/v1/wanted", Some(Question::Wanted)),
             ("/v1/services/shop/web", Some(Question::Service(ObjectName::new("shop", "web")))),
             ("/v1/service-at/udp/10.96.0.10/53", Some(Question::ServiceAt(at("10.96.0.10", Protocol::Udp)))),

@@ -12,14 +12,16 @@ use ipvsd::state::{Change, Node, ObjectName, ObjectRef, Origin, Problem};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-fn service(name: &str, spec: Value) -> Change {
+/// A Service as news.
+pub fn service(name: &str, spec: Value) -> Change {
     let whole = json!({ "metadata": { "namespace": "shop", "name": name }, "spec": spec });
     let raw = serde_json::from_value(whole).unwrap();
     let context = Context::new(Rules::Manifest, "node-1");
     Change::Service(convert::service(&raw, &Origin::Api, &context).unwrap().unwrap().object.into())
 }
 
-fn slice(service: &str, endpoints: Value) -> Change {
+/// Its endpoints as news.
+pub fn slice(service: &str, endpoints: Value) -> Change {
     let whole = json!({
         "metadata": {
             "namespace": "shop", "name": format!("{service}-1"), "labels": { "kubernetes.io/service-name": service },

@@ -15,6 +15,7 @@ pub fn trials() -> Vec<Trial> {
         trial("explain::a_service_is_told_with_what_the_kernel_holds", a_service_is_told),
         trial("explain::what_somebody_changed_is_told", what_differs_is_told),
         trial("explain::a_packet_is_told_with_and_without_a_daemon", a_packet_is_told),
+        trial("explain::top_shows_the_names_that_the_daemon_knows", top_shows_names),
         trial("explain::without_a_daemon_it_says_so", without_a_daemon),
         trial("explain::a_daemon_that_was_killed_leaves_the_socket_to_the_next", after_a_crash),
     ]
@@ -171,6 +172,14 @@ fn a_packet_is_told() {
             "{flow}"
         );
     }
+}
+
+fn top_shows_names() {
+    let stage = Stage::new();
+    let text = told(&["top", "--batch"], 0);
+    assert_eq!(text.matches("default/web").count(), 4, "{text}");
+    stage.daemon.kill();
+    assert!(!told(&["top", "--batch"], 0).contains("default/web"));
 }
 
 fn without_a_daemon() {
