@@ -1,7 +1,7 @@
 //! Answers what people and programs ask of a running daemon, and what can be told from the kernel alone.
 //!
 //! A [`Question`] is answered by [`answer`] from what the reconciler knows; the answers are values with a form in JSON
-//! ([`form`], [`service`], [`status`], [`wanted`]), so that who asks has the same types. [`differences`] compares what is
+//! ([`form`], [`service`], [`status`], [`wanted`]), so that who asks has the same types. [`differences()`] compares what is
 //! wanted with what was found, [`flow`] says what becomes of a packet, [`check`] whether the node is fit. Pure; how questions travel is `server`'s and
 //! `daemon`'s.
 
