@@ -43,9 +43,11 @@ pub struct ExplainedEndpoint<'a> {
 pub fn explain<'a>(service: &'a Service, state: &'a State, settings: &'a Settings) -> Vec<ExplainedPort<'a>> {
     let of_port = |(index, port): (usize, &'a ServicePort)| {
         let frontends: Vec<_> = frontends::of_port(service, (index, port), state, settings).collect();
+        let localhost = frontends::on_localhost(service, (index, port), settings);
         let of_family = move |family| {
             let frontends = frontends.iter().filter(|one| one.key.family() == family).copied().collect();
-            explain_port((service, port, family), frontends, state)
+            let localhost = localhost.filter(|one| one.key.family() == family);
+            explain_port((service, port, family), (frontends, localhost), state)
         };
         service.families.iter().map(of_family)
     };
@@ -56,12 +58,12 @@ pub fn explain<'a>(service: &'a Service, state: &'a State, settings: &'a Setting
 
 fn explain_port<'a>(
     (service, port, family): (&'a Service, &'a ServicePort, Family),
-    frontends: Vec<Frontend>,
+    (frontends, localhost): (Vec<Frontend>, Option<Frontend>),
     state: &'a State,
 ) -> ExplainedPort<'a> {
     let slices: Vec<_> = state.slices(&service.name).filter(|slice| slice.family == family).collect();
     let candidates = Candidates::of(slices.iter().copied(), (&port.name, port.protocol), family);
-    let uses = part::uses(&frontends.iter().collect::<Vec<_>>());
+    let uses = part::uses(&frontends.iter().collect::<Vec<_>>(), localhost.as_ref());
     let verdicts = |policy| candidates.verdicts(policy, part::zone(state));
     let both = verdicts(TrafficPolicy::Cluster).zip(verdicts(TrafficPolicy::Local));
     let endpoints = both.map(|((key, endpoint, cluster), (_, _, local))| ExplainedEndpoint {

@@ -22,6 +22,9 @@ pub fn differences(wanted: &Wanted, found: &Observation) -> Vec<Op> {
     for family in [Family::Ipv4, Family::Ipv6].into_iter().filter(|_| !wanted.model.rules.is_empty()) {
         compare_netfilter(wanted, found, (family, &vips), &mut steps);
     }
+    if let Some(is_wanted) = wanted.localhost_path {
+        steps.localhost_path(is_wanted, found.model.localhost_path);
+    }
     steps.into_ops()
 }
 

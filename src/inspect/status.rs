@@ -2,7 +2,7 @@
 
 use super::Subject;
 use super::form::{Drain, Family};
-use crate::desired::netfilter::rules;
+use super::wanted;
 use crate::desired::{Inherited, Moment};
 use crate::reconcile::{Report, View};
 use crate::state::OneLine;
@@ -114,7 +114,7 @@ impl Status {
     pub fn of(subject: &Subject<'_>) -> Self {
         let Subject { view, problems, now, is_informed, last_pass } = *subject;
         let (services, endpoint_slices) = view.state.counts();
-        let netfilter = rules(view.settings.netfilter.as_ref(), view.state);
+        let netfilter = wanted::rules_of(&view);
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mode: "ipvs".to_owned(),

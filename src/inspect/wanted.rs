@@ -24,6 +24,8 @@ pub struct Wanted {
     pub ours: BTreeSet<VirtualServerKey>,
     /// Whether some input cannot be read: then members of sets stay, whoever asks for them.
     pub in_doubt: bool,
+    /// Whether the way from 127.0.0.1 should be there; none where it should and cannot be had.
+    pub localhost_path: Option<bool>,
     /// How long a destination that departs may take.
     pub drain_timeout: Duration,
     /// The node's facts that routes depend on.
@@ -43,7 +45,9 @@ impl Wanted {
         wanted.add_virtual_servers(view);
         let keys: Vec<_> = wanted.model.virtual_servers.keys().copied().collect();
         wanted.model.routes = routes(view, &keys).collect();
-        wanted.model.rules = rules(view.settings.netfilter.as_ref(), view.state);
+        wanted.model.rules = rules_of(view);
+        let has_way = view.is_localhost_wanted && view.is_localhost_usable;
+        wanted.localhost_path = (has_way || !view.is_localhost_wanted).then_some(has_way);
         wanted.add_sets(view);
         wanted
     }
@@ -78,6 +82,12 @@ impl Wanted {
     }
 }
 
+/// The rules that each family should have.
+pub fn rules_of(view: &View<'_>) -> BTreeMap<Family, RuleSettings> {
+    let localhost = view.is_localhost_wanted && view.is_localhost_usable;
+    rules(view.settings.netfilter.as_ref(), view.state, localhost)
+}
+
 /// The routes that go with virtual servers of these keys.
 pub fn routes<'a>(view: &View<'a>, keys: &[VirtualServerKey]) -> impl Iterator<Item = (IpAddr, RouteSpec)> + use<'a> {
     let (found, plan, node) = (&view.found.model, view.plan, view.state.node());
@@ -102,6 +112,7 @@ struct Form {
     rules: BTreeMap<form::Family, String>,
     sets: Vec<SetForm>,
     in_doubt: bool,
+    localhost_path: Option<bool>,
     drain_timeout_milliseconds: u64,
     node: NodeForm,
 }
@@ -137,7 +148,7 @@ impl Serialize for Wanted {
 
 impl From<&Wanted> for Form {
     fn from(wanted: &Wanted) -> Self {
-        let Wanted { model, inherited, ours, in_doubt, drain_timeout, node } = wanted;
+        let Wanted { model, inherited, ours, in_doubt, localhost_path, drain_timeout, node } = wanted;
         let servers = |keys: &BTreeSet<VirtualServerKey>| keys.iter().copied().map(form::Server::from).collect();
         let virtual_servers = model.virtual_servers.iter();
         Self {
@@ -148,6 +159,7 @@ impl From<&Wanted> for Form {
             rules: model.rules.iter().map(|(family, rules)| ((*family).into(), rules.to_string())).collect(),
             sets: model.sets.iter().map(SetForm::from).collect(),
             in_doubt: *in_doubt,
+            localhost_path: *localhost_path,
             drain_timeout_milliseconds: u64::try_from(drain_timeout.as_millis()).unwrap_or(u64::MAX),
             node: NodeForm {
                 addresses: node.addresses.clone(),
@@ -182,13 +194,14 @@ impl TryFrom<Form> for Wanted {
             model: Model {
                 virtual_servers: form.virtual_servers.iter().map(VirtualServer::to_model).collect::<Result<_, _>>()?,
                 routes: form.routes.into_iter().map(form::Route::into).collect(),
-                kube_proxy_device: None,
                 sets: form.sets.into_iter().map(set).collect::<Result<_, _>>()?,
                 rules: form.rules.into_iter().map(rules).collect::<Result<_, _>>()?,
+                ..Model::default()
             },
             inherited: servers(form.inherited),
             ours: servers(form.ours),
             in_doubt: form.in_doubt,
+            localhost_path: form.localhost_path,
             drain_timeout: Duration::from_millis(form.drain_timeout_milliseconds),
             node: Node { addresses, primary_ipv4, primary_ipv6 },
         })

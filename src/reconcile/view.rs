@@ -1,5 +1,6 @@
 //! What the reconciler knows, for those who explain it.
 
+use super::localhost::Localhost;
 use super::{Options, Reconciler};
 use crate::desired::{Drains, Inherited, Plan, Settings};
 use crate::kernel::Observation;
@@ -20,6 +21,10 @@ pub struct View<'a> {
     pub drains: &'a Drains,
     /// What an earlier process made and nobody can judge; none before the first reading.
     pub inherited: Option<&'a Inherited>,
+    /// Whether node ports are to be on 127.0.0.1.
+    pub is_localhost_wanted: bool,
+    /// Whether the way from there can be had.
+    pub is_localhost_usable: bool,
     /// The kernel, as it was last read or changed.
     pub found: &'a Observation,
 }
@@ -34,6 +39,8 @@ impl<K> Reconciler<K> {
             plan: &self.plan,
             drains: &self.drains,
             inherited: self.inherited.as_ref(),
+            is_localhost_wanted: Localhost::is_wanted(&self.settings, &self.state),
+            is_localhost_usable: self.localhost.is_usable(),
             found: &self.found,
         }
     }

@@ -7,8 +7,9 @@
 pub mod rule;
 mod walk;
 
+use crate::model::localhost::{FAR_ADDRESS, FAR_DEVICE, NEAR_DEVICE};
 use crate::model::netfilter::{LocalPods, RuleSettings};
-use crate::model::{DestinationKey, Family, Model, Protocol, VirtualServerKey, VirtualServerSpec};
+use crate::model::{DestinationKey, Family, LocalhostPath, Model, Protocol, VirtualServerKey, VirtualServerSpec};
 use crate::state::Node;
 use rule::NotUnderstood;
 use std::collections::BTreeSet;
@@ -101,7 +102,9 @@ pub struct Way {
 impl World<'_> {
     /// Whether an address is one of the node's own to the kernel.
     pub fn is_local(&self, address: IpAddr) -> bool {
+        let is_far_end = address == FAR_ADDRESS && self.model.localhost_path == Some(LocalhostPath::Whole);
         address.is_loopback()
+            || is_far_end
             || self.node.addresses.contains(&address)
             || self.model.routes.contains_key(&address)
             || self.model.is_on_kube_proxy_device(address)
@@ -147,6 +150,7 @@ pub fn explain(flow: &Flow, world: &World<'_>) -> Result<Explanation, NotUnderst
         port: flow.target.port(),
         protocol: flow.protocol,
         device: flow.device.clone().filter(|_| client != Client::Node),
+        out: None,
         mark: 0,
         is_masqueraded: false,
     };
@@ -163,6 +167,9 @@ fn from_node(walk: &mut Walk<'_>, packet: &mut Packet, world: &World<'_>) -> Res
     if let Some(end) = end(walk.pass(Hook::Output, &["mangle", "nat"], packet)?) {
         return Ok(end);
     }
+    if packet.destination == FAR_ADDRESS {
+        return by_the_loop(walk, packet, world);
+    }
     if let Some(balanced) = balance(packet, world)? {
         return Ok(balanced);
     }
@@ -171,6 +178,17 @@ fn from_node(walk: &mut Walk<'_>, packet: &mut Packet, world: &World<'_>) -> Res
     }
     packet.device = Some("lo".into());
     Ok(end(walk.pass(Hook::Input, &["filter"], packet)?).unwrap_or(Outcome::Delivered))
+}
+
+/// What is for a node port on a loopback address leaves by the near end of a veth pair, and comes in by the far end as
+/// anybody's.
+fn by_the_loop(walk: &mut Walk<'_>, packet: &mut Packet, world: &World<'_>) -> Result<Outcome, NotUnderstood> {
+    packet.out = Some(NEAR_DEVICE);
+    if let Some(end) = end(walk.pass(Hook::Postrouting, &["mangle", "nat"], packet)?) {
+        return Ok(end);
+    }
+    (packet.out, packet.device, packet.mark) = (None, Some(FAR_DEVICE.into()), 0);
+    from_elsewhere(walk, packet, world)
 }
 
 fn from_elsewhere(walk: &mut Walk<'_>, packet: &mut Packet, world: &World<'_>) -> Result<Outcome, NotUnderstood> {

@@ -4,6 +4,7 @@
 use crate::model::Protocol;
 use crate::model::netfilter::SetKey;
 use ipnet::IpNet;
+use std::net::IpAddr;
 
 /// A rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub enum Test {
     Destination(IpNet),
     /// `-i`; with a plus sign at its end it is how the name begins.
     Device(String),
+    /// `-o`
+    Out(String),
     /// `-p`; none for one that IPVS does not balance.
     Protocol(Option<Protocol>),
     /// `-m set --match-set`
@@ -77,6 +80,10 @@ pub enum Target {
     Reject,
     /// The source of its connection becomes the node's.
     Masquerade,
+    /// `SNAT`: the source becomes this.
+    From(IpAddr),
+    /// `DNAT`: the destination becomes this.
+    To(IpAddr),
     /// `MARK --set-xmark VALUE/MASK`
     Mark(u32, u32),
     /// `SET --map-set`: the mark becomes the one that the set has for the packet.
@@ -137,6 +144,7 @@ fn test<'a>(option: &str, words: &mut impl Iterator<Item = &'a str>) -> Option<O
         "-s" => Some(Test::Source(network(value)?)),
         "-d" => Some(Test::Destination(network(value)?)),
         "-i" => Some(Test::Device(value.to_owned())),
+        "-o" => Some(Test::Out(value.to_owned())),
         "-p" => Some(Test::Protocol(super::super::form::protocol_of(value))),
         "--match-set" => Some(Test::InSet(set(value)?, sides(words.next()?)?)),
         "--mark" => {
@@ -160,6 +168,8 @@ fn target<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Target> {
         ("DROP", []) => Some(Target::Drop),
         ("REJECT", ["--reject-with", _]) => Some(Target::Reject),
         ("MASQUERADE", [] | ["--random-fully"]) => Some(Target::Masquerade),
+        ("SNAT", ["--to-source", address]) => address.parse().ok().map(Target::From),
+        ("DNAT", ["--to-destination", address]) => address.parse().ok().map(Target::To),
         ("MARK", ["--set-xmark", marked]) => mark(marked).map(|(value, mask)| Target::Mark(value, mask)),
         ("SET", ["--map-set", name, directions, "--map-mark"]) => Some(Target::MapSet(set(name)?, sides(directions)?)),
         // The kernel's own targets are in capitals alone, our chains have a dash.
@@ -170,7 +180,7 @@ fn target<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Target> {
 
 /// iptables prints a single address without its length.
 fn network(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| Some(IpNet::from(text.parse::<std::net::IpAddr>().ok()?)))
+    text.parse().ok().or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?)))
 }
 
 fn set(name: &str) -> Option<SetKey> {
@@ -210,6 +220,7 @@ mod tests {
             "masquerade 0x4000, pods from fd00:244::/56",
             "masquerade 0x4000, all, pods on cni0",
             "masquerade 0x4000, pods on veth+",
+            "masquerade 0x4000, localhost",
         ] {
             for family in [Family::Ipv4, Family::Ipv6] {
                 for table in tables(&settings.parse().unwrap(), family) {
@@ -249,9 +260,8 @@ mod tests {
         for text in [
             "-m set --match-set NOBODY dst -j DROP",
             "-m set --match-set KUBE-CLUSTER-IP both -j DROP",
-            "-o eth0 -j DROP",
             "-m mark --mark 16385 -j DROP",
-            "-j DNAT --to-destination 10.0.0.1",
+            "-j DNAT --to-destination 10.0.0.1:80",
             "-j MARK --set-xmark x",
             "-j",
             "-s 10.0.0",

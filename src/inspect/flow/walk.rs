@@ -20,6 +20,8 @@ pub struct Packet {
     pub protocol: Protocol,
     /// The device it came in on; none for the node's own.
     pub device: Option<String>,
+    /// The device it goes out by, where that is known.
+    pub out: Option<&'static str>,
     /// The mark that the rules gave it.
     pub mark: u32,
     /// Whether its source is to become the node's.
@@ -151,7 +153,7 @@ impl<'a> Walk<'a> {
             }
             match target {
                 Target::Return => return Ok(Verdict::GoOn),
-                Target::Accept | Target::Masquerade => return Ok(Verdict::Accept),
+                Target::Accept | Target::Masquerade | Target::From(_) | Target::To(_) => return Ok(Verdict::Accept),
                 Target::Drop => return Ok(Verdict::Drop),
                 Target::Reject => return Ok(Verdict::Reject),
                 Target::Chain(name) => {
@@ -181,6 +183,14 @@ impl<'a> Walk<'a> {
                 packet.is_masqueraded = true;
                 Some("its source becomes the node's".into())
             }
+            Target::From(address) => {
+                packet.source = *address;
+                Some(format!("its source becomes {address}"))
+            }
+            Target::To(address) => {
+                packet.destination = *address;
+                Some(format!("its destination becomes {address}"))
+            }
             Target::Mark(value, mask) => {
                 packet.mark = packet.mark & !mask ^ value;
                 Some(format!("its mark becomes {:#x}", packet.mark))
@@ -198,6 +208,7 @@ impl<'a> Walk<'a> {
             Test::Source(network) => network.contains(&packet.source),
             Test::Destination(network) => network.contains(&packet.destination),
             Test::Device(name) => packet.device.as_deref().is_some_and(|device| is_named(device, name)),
+            Test::Out(name) => packet.out == Some(name.as_str()),
             Test::Protocol(protocol) => *protocol == Some(packet.protocol),
             Test::InSet(key, sides) => self.find(*key, sides, packet).is_some(),
             Test::Mark(value, mask) => packet.mark & mask == *value,
