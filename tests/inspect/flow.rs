@@ -82,7 +82,9 @@ fn source_ranges_and_what_is_around_vips_are_heeded() {
         ("10.244.0.9", "10.96.0.9:80", "tcp 10.96.0.9:80 refuses"),
         ("10.244.0.9", "10.96.0.1:22", "Refused"),
         ("10.244.0.9", "192.0.2.1:22", "Delivered"),
-        ("", "127.0.0.1:30080", "Delivered"),
+        // By the loop through the veth pair, as of nobody that an endpoint could answer.
+        ("", "127.0.0.1:30080", "mark 1052736 ipv4 ++"),
+        ("", "127.0.0.1:30081", "Delivered"),
         ("", "10.96.0.1:22", "Refused"),
         ("10.244.0.9", "192.0.2.200:80", "Forwarded"),
         ("", "192.0.2.200:80", "Forwarded"),

@@ -127,11 +127,12 @@ fn hold(column: usize, settings: NetfilterSettings, protocol: Protocol) {
         for family in FAMILIES {
             let found = outcome(&rig, (from, family), protocol, rig.target(service, to, family));
             let is_nowhere = (to, family) == (To::Localhost, Family::Ipv6);
-            if found != if is_nowhere { "none" } else { words[3 + column] } {
+            let wanted = if is_nowhere { "none" } else { words[3 + column] };
+            if found != wanted {
                 wrong.push(format!("{family} {line}\n    but {found}"));
             }
             let told = explained.outcome(&rig, (from, family), (protocol, rig.target(service, to, family)));
-            if told != words[3 + column] {
+            if told != wanted {
                 wrong.push(format!("{family} {line}\n    but `explain` says {told}"));
             }
         }

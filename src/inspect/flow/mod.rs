@@ -102,12 +102,18 @@ pub struct Way {
 impl World<'_> {
     /// Whether an address is one of the node's own to the kernel.
     pub fn is_local(&self, address: IpAddr) -> bool {
-        let is_far_end = address == FAR_ADDRESS && self.model.localhost_path == Some(LocalhostPath::Whole);
         address.is_loopback()
-            || is_far_end
             || self.node.addresses.contains(&address)
             || self.model.routes.contains_key(&address)
             || self.model.is_on_kube_proxy_device(address)
+    }
+
+    /// Whether a packet that came in is for the node. What stands for 127.0.0.1 is local for what comes in by the far end
+    /// alone, by a routing rule, and so is no local address to netfilter.
+    fn takes(&self, packet: &Packet) -> bool {
+        let is_by_far_end = packet.device.as_deref() == Some(FAR_DEVICE);
+        let has_way = self.model.localhost_path == Some(LocalhostPath::Whole);
+        self.is_local(packet.destination) || (packet.destination == FAR_ADDRESS && is_by_far_end && has_way)
     }
 
     /// The source that the node's own packets to an address carry.
@@ -195,7 +201,7 @@ fn from_elsewhere(walk: &mut Walk<'_>, packet: &mut Packet, world: &World<'_>) -
     if let Some(end) = end(walk.pass(Hook::Prerouting, &["mangle", "nat"], packet)?) {
         return Ok(end);
     }
-    if !world.is_local(packet.destination) {
+    if !world.takes(packet) {
         return Ok(Outcome::Forwarded);
     }
     if let Some(end) = end(walk.pass(Hook::Input, &["filter"], packet)?) {
