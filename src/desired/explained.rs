@@ -109,6 +109,7 @@ mod tests {
             internal_policy: TrafficPolicy::Cluster,
             external_policy: TrafficPolicy::Local,
             health_check_node_port: None,
+            drain_timeout: None,
             scheduling: None,
         }
     }
@@ -130,6 +131,7 @@ mod tests {
             origin: Origin::Api,
             service: ObjectName::new("default", "web"),
             family: Family::Ipv4,
+            is_of_nodes: false,
             ports: vec![SlicePort { name: port.into(), protocol: Protocol::Tcp, port: 8080 }],
             endpoints: endpoints.iter().map(endpoint).collect(),
             names: EndpointNames::new(names.iter().map(String::as_str)),

@@ -53,13 +53,23 @@ pub fn of_service(wanted: &ServiceAnswer, found: &Model) -> Result<Vec<Op>, Malf
 /// Returns the addresses on which a virtual server stays.
 fn compare_servers(wanted: &Wanted, found: &Observation, steps: &mut Steps) -> BTreeSet<IpAddr> {
     let mut drains = Drains::default();
-    let occasion = Occasion { now: Moment::ZERO, timeout: wanted.drain_timeout, counted: Some(&found.connections) };
-    let (wanted, ours) = (&wanted.model.virtual_servers, &found.model.virtual_servers);
-    let keys: BTreeSet<&VirtualServerKey> = wanted.keys().chain(ours.keys()).collect();
+    let occasion = |key: &VirtualServerKey| Occasion {
+        now: Moment::ZERO,
+        timeout: wanted.drain_timeouts.get(key).copied().unwrap_or(wanted.drain_timeout),
+        linger: wanted.linger,
+        counted: Some(&found.connections),
+    };
+    let lingers = |key: &VirtualServerKey| wanted.lingering.contains(key);
+    let (servers, ours) = (&wanted.model.virtual_servers, &found.model.virtual_servers);
+    let keys: BTreeSet<&VirtualServerKey> = servers.keys().chain(ours.keys()).collect();
     let mut served = BTreeSet::new();
     for key in keys.into_iter().filter(|key| !found.foreign.contains(key)) {
         let found = ours.get(key);
-        let kept = drains.keep(*key, (wanted.get(key), found), occasion);
+        if lingers(key) && !servers.contains_key(key) {
+            served.extend(key.address());
+            continue;
+        }
+        let kept = drains.keep(*key, (servers.get(key), found), occasion(key));
         served.extend(kept.as_ref().and_then(|_| key.address()));
         steps.virtual_server(*key, kept.as_deref(), found);
     }
@@ -77,7 +87,8 @@ fn compare_routes(
     let mut vips = BTreeSet::new();
     for vip in served.iter().chain(found.keys()).collect::<BTreeSet<_>>() {
         let is_served = served.contains(vip);
-        let standing = Standing { is_served, is_vip: wanted.model.routes.contains_key(vip) || found.contains_key(vip) };
+        let is_vip = wanted.model.routes.contains_key(vip) || found.contains_key(vip);
+        let standing = Standing { is_served, is_vip, is_elsewhere: wanted.elsewhere.contains(vip) };
         let route = routes::route(*vip, standing, &wanted.node);
         steps.route(*vip, route.as_ref(), found.get(vip));
         vips.extend(route.map(|_| *vip));

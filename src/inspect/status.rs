@@ -135,11 +135,15 @@ impl Status {
 
 /// The departing destinations.
 pub fn drains<'a>(view: &View<'a>, now: Moment) -> impl Iterator<Item = Drain> + use<'a> {
-    view.drains.deadlines().map(move |(key, destination, deadline)| Drain {
-        server: key.into(),
-        destination: destination.address,
-        destination_port: destination.port,
-        seconds_left: deadline.saturating_sub(now).as_secs(),
+    let (drains, plan, usual) = (view.drains, view.plan, view.options.drain_timeout);
+    drains.departing().map(move |(key, destination, since)| {
+        let deadline = since.saturating_add(plan.drain_timeout(&key).unwrap_or(usual));
+        Drain {
+            server: key.into(),
+            destination: destination.address,
+            destination_port: destination.port,
+            seconds_left: deadline.saturating_sub(now).as_secs(),
+        }
     })
 }
 

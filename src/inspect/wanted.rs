@@ -26,8 +26,16 @@ pub struct Wanted {
     pub in_doubt: bool,
     /// Whether the way from 127.0.0.1 should be there; none where it should and cannot be had.
     pub localhost_path: Option<bool>,
-    /// How long a destination that departs may take.
+    /// How long a destination that departs may take, where its Service does not say it.
     pub drain_timeout: Duration,
+    /// How long where it does.
+    pub drain_timeouts: BTreeMap<VirtualServerKey, Duration>,
+    /// How long a virtual server nobody wants stays after connections were cut.
+    pub linger: Duration,
+    /// Those that stay for this reason.
+    pub lingering: BTreeSet<VirtualServerKey>,
+    /// Addresses that are another node's own, which get no route.
+    pub elsewhere: BTreeSet<IpAddr>,
     /// The node's facts that routes depend on.
     pub node: Node,
 }
@@ -39,6 +47,10 @@ impl Wanted {
             ours: view.found.model.virtual_servers.keys().copied().collect(),
             in_doubt: view.state.is_in_doubt(),
             drain_timeout: view.options.drain_timeout,
+            drain_timeouts: drain_timeouts(view),
+            linger: view.options.linger,
+            elsewhere: elsewhere(view),
+            lingering: view.drains.lingering_servers().collect(),
             node: view.state.node().clone(),
             ..Self::default()
         };
@@ -82,6 +94,16 @@ impl Wanted {
     }
 }
 
+fn elsewhere(view: &View<'_>) -> BTreeSet<IpAddr> {
+    let keys = view.plan.keys().chain(view.found.model.virtual_servers.keys().copied());
+    keys.filter_map(|key| key.address()).filter(|address| view.is_elsewhere(*address)).collect()
+}
+
+fn drain_timeouts(view: &View<'_>) -> BTreeMap<VirtualServerKey, Duration> {
+    let keys = view.plan.keys().chain(view.found.model.virtual_servers.keys().copied());
+    keys.filter_map(|key| Some((key, view.plan.drain_timeout(&key)?))).collect()
+}
+
 /// The rules that each family should have.
 pub fn rules_of(view: &View<'_>) -> BTreeMap<Family, RuleSettings> {
     let localhost = view.is_localhost_wanted && view.is_localhost_usable;
@@ -90,13 +112,15 @@ pub fn rules_of(view: &View<'_>) -> BTreeMap<Family, RuleSettings> {
 
 /// The routes that go with virtual servers of these keys.
 pub fn routes<'a>(view: &View<'a>, keys: &[VirtualServerKey]) -> impl Iterator<Item = (IpAddr, RouteSpec)> + use<'a> {
+    let view = *view;
     let (found, plan, node) = (&view.found.model, view.plan, view.state.node());
     let addresses: BTreeSet<IpAddr> = keys.iter().filter_map(VirtualServerKey::address).collect();
     addresses.into_iter().filter_map(move |address| {
         let is_vip = plan.serves(address..=address)
             || found.routes.contains_key(&address)
             || found.is_on_kube_proxy_device(address);
-        let route = routes::route(address, Standing { is_served: true, is_vip }, node);
+        let is_elsewhere = view.is_elsewhere(address);
+        let route = routes::route(address, Standing { is_served: true, is_vip, is_elsewhere }, node);
         route.map(|route| (address, route))
     })
 }
@@ -114,7 +138,18 @@ struct Form {
     in_doubt: bool,
     localhost_path: Option<bool>,
     drain_timeout_milliseconds: u64,
+    drain_timeouts: Vec<DrainTimeout>,
+    linger_milliseconds: u64,
+    lingering: Vec<form::Server>,
+    elsewhere: BTreeSet<IpAddr>,
     node: NodeForm,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct DrainTimeout {
+    #[serde(flatten)]
+    server: form::Server,
+    milliseconds: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -148,19 +183,27 @@ impl Serialize for Wanted {
 
 impl From<&Wanted> for Form {
     fn from(wanted: &Wanted) -> Self {
-        let Wanted { model, inherited, ours, in_doubt, localhost_path, drain_timeout, node } = wanted;
+        let Wanted { model, node, .. } = wanted;
+        let timeout = |(key, timeout): (&VirtualServerKey, &Duration)| DrainTimeout {
+            server: (*key).into(),
+            milliseconds: milliseconds(*timeout),
+        };
         let servers = |keys: &BTreeSet<VirtualServerKey>| keys.iter().copied().map(form::Server::from).collect();
         let virtual_servers = model.virtual_servers.iter();
         Self {
             virtual_servers: virtual_servers.map(|(key, server)| VirtualServer::of(*key, server)).collect(),
-            inherited: servers(inherited),
-            ours: servers(ours),
+            inherited: servers(&wanted.inherited),
+            ours: servers(&wanted.ours),
             routes: model.routes.iter().map(|(address, route)| (*address, *route).into()).collect(),
             rules: model.rules.iter().map(|(family, rules)| ((*family).into(), rules.to_string())).collect(),
             sets: model.sets.iter().map(SetForm::from).collect(),
-            in_doubt: *in_doubt,
-            localhost_path: *localhost_path,
-            drain_timeout_milliseconds: u64::try_from(drain_timeout.as_millis()).unwrap_or(u64::MAX),
+            in_doubt: wanted.in_doubt,
+            localhost_path: wanted.localhost_path,
+            drain_timeout_milliseconds: milliseconds(wanted.drain_timeout),
+            drain_timeouts: wanted.drain_timeouts.iter().map(timeout).collect(),
+            linger_milliseconds: milliseconds(wanted.linger),
+            lingering: servers(&wanted.lingering),
+            elsewhere: wanted.elsewhere.clone(),
             node: NodeForm {
                 addresses: node.addresses.clone(),
                 primary_ipv4: node.primary_ipv4,
@@ -189,6 +232,7 @@ impl TryFrom<Form> for Wanted {
             Ok((family.into(), settings))
         };
         let servers = |servers: Vec<form::Server>| servers.into_iter().map(VirtualServerKey::from).collect();
+        let timeout = |one: DrainTimeout| (one.server.into(), Duration::from_millis(one.milliseconds));
         let NodeForm { addresses, primary_ipv4, primary_ipv6 } = form.node;
         Ok(Self {
             model: Model {
@@ -203,9 +247,17 @@ impl TryFrom<Form> for Wanted {
             in_doubt: form.in_doubt,
             localhost_path: form.localhost_path,
             drain_timeout: Duration::from_millis(form.drain_timeout_milliseconds),
+            drain_timeouts: form.drain_timeouts.into_iter().map(timeout).collect(),
+            linger: Duration::from_millis(form.linger_milliseconds),
+            lingering: servers(form.lingering),
+            elsewhere: form.elsewhere,
             node: Node { addresses, primary_ipv4, primary_ipv6 },
         })
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn set(form: SetForm) -> Result<(SetKey, Set), Malformed> {

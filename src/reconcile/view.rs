@@ -5,6 +5,7 @@ use super::{Options, Reconciler};
 use crate::desired::{Drains, Inherited, Plan, Settings};
 use crate::kernel::Observation;
 use crate::state::State;
+use std::net::IpAddr;
 
 /// Everything that is decided by and from, as of the last pass.
 #[derive(Clone, Copy, Debug)]
@@ -43,5 +44,17 @@ impl<K> Reconciler<K> {
             is_localhost_usable: self.localhost.is_usable(),
             found: &self.found,
         }
+    }
+}
+
+impl View<'_> {
+    /// Whether an address is another node's own, and no Service's cluster IP.
+    pub fn is_elsewhere(&self, address: IpAddr) -> bool {
+        self.state.is_elsewhere(address) && !self.is_cluster_ip(address)
+    }
+
+    fn is_cluster_ip(&self, address: IpAddr) -> bool {
+        let mut services = self.plan.of_address(address).filter_map(|(_, owner)| self.state.service(owner));
+        services.any(|service| service.cluster_ips.contains(&address))
     }
 }
