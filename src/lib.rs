@@ -11,6 +11,7 @@
 //! | [`kernel`] | reads and programs Linux (or the faithful fake) | netlink |
 //! | [`reconcile`] | turns the wheel: decide, apply, fold, retry | through [`kernel`] |
 //!
+//! [`inspect`] answers what people ask of it: who gets traffic and why, where a packet goes, what differs.
 //! [`health`] and [`metrics`] hold what is told of the work, [`server`] tells it over HTTP.
 //! [`model`] is the vocabulary of the middle; [`config`] is what the operator decides; [`daemon`] wires the tasks
 //! together; [`cli`] reads flags, prints and exits; [`demo`] shows it all at work, in namespaces that the kernel tests
@@ -23,6 +24,7 @@ pub mod demo;
 pub mod desired;
 pub mod diff;
 pub mod health;
+pub mod inspect;
 pub mod kernel;
 pub mod metrics;
 pub mod model;

@@ -52,6 +52,11 @@ const LAYERS: &[Layer] = &[
         may_name: &["model", "state", "desired", "diff", "kernel"],
         never: &["kube", "neli", "netlink_", "rtnetlink", "nix", "tokio", "anyhow"],
     },
+    Layer {
+        module: "inspect",
+        may_name: &["model", "state", "desired", "diff", "kernel", "reconcile"],
+        never: EFFECTS,
+    },
     Layer { module: "health", may_name: &["model"], never: EFFECTS },
     Layer {
         module: "metrics",
@@ -60,14 +65,25 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         module: "server",
-        may_name: &["desired", "health", "metrics", "state"],
+        may_name: &["desired", "health", "inspect", "metrics", "model", "state"],
         never: &["kube", "neli", "netlink_", "rtnetlink", "tracing", "anyhow", "std::fs", "std::process", "std::env"],
     },
     Layer { module: "config", may_name: &["model", "state", "desired", "kernel", "reconcile"], never: NETLINK },
     Layer { module: "demo", may_name: &["kernel", "model"], never: &["kube", "neli"] },
     Layer {
         module: "cli",
-        may_name: &["config", "daemon", "demo", "desired", "kernel", "model", "reconcile", "server", "state"],
+        may_name: &[
+            "config",
+            "daemon",
+            "demo",
+            "desired",
+            "inspect",
+            "kernel",
+            "model",
+            "reconcile",
+            "server",
+            "state",
+        ],
         never: NETLINK,
     },
 ];

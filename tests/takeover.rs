@@ -13,8 +13,8 @@ use ipvsd::model::{
 };
 use ipvsd::reconcile::{Options, Reconciler, Takeover};
 use ipvsd::state::{
-    Change, Endpoint, EndpointSlice, Families, Node, NodeHint, ObjectName, Origin, Service, ServicePort, SlicePort,
-    TrafficPolicy,
+    Change, Endpoint, EndpointNames, EndpointSlice, Families, Node, NodeHint, ObjectName, Origin, Service, ServicePort,
+    SlicePort, TrafficPolicy,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -86,6 +86,7 @@ fn cluster() -> Vec<Change> {
         is_of_nodes: true,
         ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
         endpoints: vec![endpoint],
+        names: EndpointNames::default(),
     };
     let node = Node { addresses: [ip(NODE)].into(), primary_ipv4: Some(ip(NODE)), primary_ipv6: None };
     vec![Change::Node(node), Change::Service(Arc::new(service)), Change::EndpointSlice(Arc::new(slice))]

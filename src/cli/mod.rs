@@ -1,16 +1,19 @@
 //! The command line: reads it, runs the subcommand, prints, and chooses the exit code.
 //!
 //! Exit codes, for every subcommand: 0 means done, or nothing differs; 1 means it ran and the answer is no (some
-//! object could not be programmed, `diff` found differences); 2 means that it could not run (usage, rights, no
-//! IPVS in the kernel, an unreadable directory).
+//! object could not be programmed, `diff` found differences, `explain` a fault or nobody for a packet, `check` something
+//! bad); 2 means that it could not run (usage, rights, no IPVS in the kernel, an unreadable directory).
 
 mod as_kube_proxy;
+mod check;
 mod cleanup;
 mod diff;
+mod explain;
 mod kube_proxy;
 mod list;
 mod log;
 mod manual;
+mod names;
 mod options;
 mod run;
 mod top;
@@ -19,6 +22,7 @@ use crate::config::logging::Logging;
 use crate::reconcile::Takeover;
 use clap::{Parser, Subcommand};
 use log::Log;
+use names::Names;
 use options::Name;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
@@ -37,7 +41,7 @@ const TROUBLE: u8 = 2;
 #[command(name = "ipvsd", version, max_term_width = 100)]
 #[command(
     after_help = "Exit codes: 0 done, or nothing differs. 1 it ran and the answer is no: an object could not be \
-programmed, or `diff` found differences. 2 it could not run."
+programmed, `diff` found differences, `explain` a fault or nobody for a packet, `check` something bad. 2 it could not run."
 )]
 struct CommandLine {
     #[command(flatten)]
@@ -65,8 +69,18 @@ enum Command {
     List(list::Arguments),
     /// Show what goes through virtual servers and destinations now, live; needs no daemon
     Top(top::Arguments),
-    /// Print what `run` would change in the kernel, and change nothing
+    /// Print what the daemon that runs here would change in the kernel now, or with a source what `run` would; changes
+    /// nothing
     Diff(diff::Arguments),
+    /// Say how a Service was decided and what the kernel holds for it, or what becomes of a packet
+    ///
+    /// Of Services a running daemon is asked; packets and frontends can be explained without one.
+    Explain(explain::Arguments),
+    /// Say whether this node is fit: kernel, modules, settings, rights, conflicts; changes nothing
+    ///
+    /// With the flags of `run` also whether the node is as that configuration asks. It loads no module: where modprobe is
+    /// run it is with -n, which only says what it would do.
+    Check(check::Arguments),
     /// Remove every virtual server and route that ipvsd made, and nothing else
     Cleanup,
     /// Balance real requests between backends in private network namespaces, and show how
@@ -91,8 +105,13 @@ fn run_command(command: &Command, log: &Log) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(arguments) => run::run(arguments, Name::Ipvsd, log),
         Command::List(arguments) => logged().and_then(|()| list::run(arguments)),
-        Command::Top(arguments) => top::run(arguments, &|_| None),
+        Command::Top(arguments) => {
+            let names = Names::default();
+            top::run(arguments, &|identity| names.of(identity))
+        }
         Command::Diff(arguments) => diff::run(arguments, log),
+        Command::Explain(arguments) => logged().and_then(|()| explain::run(arguments)),
+        Command::Check(arguments) => check::run(arguments, log),
         Command::Cleanup => logged().and_then(|()| cleanup::run(Takeover::Nothing)),
         Command::Demo => logged().and_then(|()| crate::demo::run()),
         Command::Man(arguments) => manual::man(arguments),

@@ -42,6 +42,12 @@ impl ProxyOptions {
         &self.kube_proxy.flags
     }
 
+    /// Whether a source is named, or a file that may name one.
+    pub fn name_source(&self) -> bool {
+        let KubeProxyFlags { kubeconfig, config, master, .. } = &self.kube_proxy.flags;
+        self.manifests.is_some() || kubeconfig.is_some() || config.is_some() || master.is_some()
+    }
+
     /// The configuration that flags and files ask for.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::iter;
 const MOST: u32 = i32::MAX.unsigned_abs();
 
 /// ipvsd's modules, which a `vmodule` pattern may name.
-const MODULES: [&str; 14] = [
+const MODULES: [&str; 15] = [
     "cli",
     "config",
     "daemon",
@@ -18,6 +18,7 @@ const MODULES: [&str; 14] = [
     "desired",
     "diff",
     "health",
+    "inspect",
     "kernel",
     "metrics",
     "model",

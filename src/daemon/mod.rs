@@ -5,13 +5,16 @@
 mod cluster;
 mod configuration;
 mod heap;
+mod inspection;
 mod journal;
+mod look;
 mod node;
 mod probe;
 mod restart;
 mod servers;
 mod service_manager;
 mod short;
+mod survey;
 mod telemetry;
 mod trouble;
 mod watch;
@@ -38,9 +41,11 @@ use watch::{Listener, Sources};
 use wheel::{Message, Wheel};
 
 pub use configuration::Reread;
+pub use look::{Look, look, look_for};
 pub use restart::restart_in_place;
 pub use servers::About;
 pub use short::{cleanup, init_only, preview, run_once};
+pub use survey::survey;
 
 /// How a daemon's life ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +93,7 @@ async fn live(config: Config, invocation: Invocation, (kernel, node): (Linux, &s
         }
         wheel_sender.send(message)?;
     }
+    inspection::start(&wheel_sender);
     let mut fatal = servers::start(&config, invocation.about, &shared, events.as_ref());
     let (health_checks, wanted) = tokio::sync::watch::channel(HealthChecks::default());
     tokio::spawn(servers::serve_health_checks(wanted, shared.clone(), events.clone()));

@@ -56,7 +56,7 @@ pub fn preview(config: &Config) -> anyhow::Result<(Vec<Op>, Vec<Problem>)> {
                 problems.extend(news.problems.into_iter().flatten());
             }
             Message::Node(node) => reconciler.take([Change::Node(node)]),
-            Message::Stop => {}
+            Message::Question(_) | Message::Stop => {}
         }
     }
     let ops = reconciler.preview(Moment::ZERO)?;

@@ -1,9 +1,11 @@
 //! The thread that owns the reconciler: takes messages, turns the wheel when a pass is due, keeps the journal.
 
+use super::inspection::Asked;
 use super::journal::Journal;
 use super::service_manager::ServiceManager;
 use super::telemetry::Telemetry;
 use crate::desired::Moment;
+use crate::inspect::{self, LastPass, Subject};
 use crate::kernel::{Kernel, sysctl};
 use crate::model::{Family, Op};
 use crate::reconcile::{Reconciler, Report};
@@ -19,6 +21,8 @@ pub enum Message {
     News(News),
     /// The node's facts.
     Node(Node),
+    /// Somebody asks why.
+    Question(Asked),
     /// End after what came before this.
     Stop,
 }
@@ -47,6 +51,8 @@ pub struct Wheel<K> {
     source_problems: Vec<Problem>,
     /// Whether the input is known. Before that nothing may be decided: it would be to withdraw everything.
     is_informed: bool,
+    /// What the last pass came to; none before the first.
+    last_pass: Option<LastPass>,
     /// Where time begins.
     epoch: Instant,
 }
@@ -60,6 +66,7 @@ impl<K: Kernel> Wheel<K> {
             telemetry,
             source_problems: Vec::new(),
             is_informed: false,
+            last_pass: None,
             epoch: Instant::now(),
         }
     }
@@ -93,6 +100,7 @@ impl<K: Kernel> Wheel<K> {
         match message {
             Message::News(news) => self.take_news(news),
             Message::Node(node) => self.reconciler.take([Change::Node(node)]),
+            Message::Question(asked) => self.answer(asked),
             Message::Stop => return false,
         }
         true
@@ -127,6 +135,7 @@ impl<K: Kernel> Wheel<K> {
     }
 
     fn note_pass(&mut self, report: &Report, took: Duration) {
+        self.last_pass = Some(LastPass::of(report, self.now(), took));
         let reconciler = &self.reconciler;
         let owner =
             |op: &Op| op.virtual_server().and_then(|key| reconciler.owner(&key)).map(|owner| format!("{owner}: "));
@@ -161,8 +170,29 @@ impl<K: Kernel> Wheel<K> {
         }
     }
 
+    /// Of one Service it takes microseconds, of everything as long as it takes to copy it.
+    fn answer(&self, Asked { question, reply }: Asked) {
+        if reply.is_closed() {
+            return;
+        }
+        let problems: Vec<_> = self.all_problems().collect();
+        let subject = Subject {
+            view: self.reconciler.view(),
+            problems: &problems,
+            now: self.now(),
+            is_informed: self.is_informed,
+            last_pass: self.last_pass.as_ref(),
+        };
+        // Whoever asked may have gone meanwhile.
+        _ = reply.send(inspect::answer(&question, &subject));
+    }
+
+    fn all_problems(&self) -> impl Iterator<Item = Problem> {
+        self.source_problems.iter().cloned().chain(self.reconciler.problems())
+    }
+
     fn note_problems(&mut self) {
-        let all = self.source_problems.iter().cloned().chain(self.reconciler.problems());
+        let all: Vec<_> = self.all_problems().collect();
         let new = self.journal.note_problems(all);
         if let Some(telemetry) = &self.telemetry {
             telemetry.note_problems(self.journal.problems(), new);

@@ -86,6 +86,16 @@ impl Drains {
         self.departing.keys().map(|(key, _)| *key).chain(self.lingering.keys().copied()).collect()
     }
 
+    /// The departing destinations, each with since when it has been departing.
+    pub fn departing(&self) -> impl Iterator<Item = (VirtualServerKey, DestinationKey, Moment)> {
+        self.departing.iter().map(|((key, destination), since)| (*key, *destination, *since))
+    }
+
+    /// The virtual servers that stay because connections were cut.
+    pub fn lingering_servers(&self) -> impl Iterator<Item = VirtualServerKey> {
+        self.lingering.keys().copied()
+    }
+
     /// How many destinations are departing.
     pub fn len(&self) -> usize {
         self.departing.len()

@@ -31,6 +31,32 @@ pub struct Backends {
     pub has_any: bool,
 }
 
+/// Whether an endpoint gets traffic by a policy, and if not, what stands against it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is ready, and gets traffic.
+    Chosen,
+    /// It is on its way out, and gets traffic because nothing else is left.
+    LastResort,
+    /// It is on another node, where the policy is `Local`.
+    OnOtherNode,
+    /// Its hints are for clients on other nodes.
+    ForOtherNodes,
+    /// Its hints are for clients in other zones.
+    ForOtherZones,
+    /// It is not ready.
+    NotReady,
+    /// It is on its way out, and others are left or it does not serve any more.
+    Terminating,
+}
+
+impl Verdict {
+    /// Whether it gets traffic.
+    pub fn is_chosen(self) -> bool {
+        matches!(self, Self::Chosen | Self::LastResort)
+    }
+}
+
 impl<'a> Candidates<'a> {
     /// Those in the slices of a Service. A slice's port belongs to the Service's port of the same name and protocol, and
     /// gives the target port.
@@ -71,17 +97,35 @@ impl<'a> Candidates<'a> {
     /// In either set those that are ready; where none is, those that are terminating but still serving. Hints choose
     /// among the ready ones of the cluster, and have no say in what is local.
     pub fn backends(&self, uses: Uses, zone: Option<&str>) -> Backends {
-        let cluster = if uses.cluster { self.cluster(zone) } else { Chosen::new() };
-        let local = if uses.local { self.ready_or_last_resort(|endpoint| endpoint.is_local) } else { Chosen::new() };
+        let chosen = |policy| self.chosen(policy, zone);
+        let cluster = if uses.cluster { chosen(TrafficPolicy::Cluster) } else { Chosen::new() };
+        let local = if uses.local { chosen(TrafficPolicy::Local) } else { Chosen::new() };
         let is_usable = |(_, endpoint): &(_, &Endpoint)| endpoint.ready || endpoint.is_last_resort();
         let has_any = !cluster.is_empty() || (uses.local && self.0.iter().any(is_usable));
         Backends { cluster, local, has_any }
     }
 
-    fn cluster(&self, zone: Option<&str>) -> Chosen {
-        let nearness = self.nearness(zone);
-        let near = self.pick(|endpoint| endpoint.ready && nearness.is_of(endpoint, zone));
-        if near.is_empty() { self.pick(Endpoint::is_last_resort) } else { near }
+    /// Each with its verdict by a policy, where the node is in `zone`: those that [`Candidates::backends`] chooses, and
+    /// why not the others.
+    pub fn verdicts(
+        &self,
+        policy: TrafficPolicy,
+        zone: Option<&str>,
+    ) -> impl Iterator<Item = (DestinationKey, &'a Endpoint, Verdict)> {
+        let choice = self.choice(policy, zone);
+        self.0.iter().map(move |(key, endpoint)| (*key, *endpoint, choice.verdict(endpoint)))
+    }
+
+    fn chosen(&self, policy: TrafficPolicy, zone: Option<&str>) -> Chosen {
+        let chosen = self.verdicts(policy, zone).filter(|(_, _, verdict)| verdict.is_chosen());
+        chosen.map(|(key, endpoint, _)| (key, endpoint.weight)).collect()
+    }
+
+    fn choice<'z>(&self, policy: TrafficPolicy, zone: Option<&'z str>) -> Choice<'z> {
+        let is_local_only = policy == TrafficPolicy::Local;
+        let has_ready = self.0.iter().any(|(_, endpoint)| endpoint.ready && (endpoint.is_local || !is_local_only));
+        let nearness = if is_local_only { Nearness::Any } else { self.nearness(zone) };
+        Choice { is_local_only, has_ready, nearness, zone }
     }
 
     /// The closest level of hints that works for this node. One ready endpoint without a hint of a level switches it
@@ -99,16 +143,6 @@ impl<'a> Candidates<'a> {
             Nearness::Any
         }
     }
-
-    fn ready_or_last_resort(&self, is_wanted: fn(&Endpoint) -> bool) -> Chosen {
-        let ready = self.pick(|endpoint| endpoint.ready && is_wanted(endpoint));
-        if ready.is_empty() { self.pick(|endpoint| endpoint.is_last_resort() && is_wanted(endpoint)) } else { ready }
-    }
-
-    fn pick(&self, is_wanted: impl Fn(&Endpoint) -> bool) -> Chosen {
-        let wanted = self.0.iter().filter(|(_, endpoint)| is_wanted(endpoint));
-        wanted.map(|(key, endpoint)| (*key, endpoint.weight)).collect()
-    }
 }
 
 impl Backends {
@@ -117,6 +151,33 @@ impl Backends {
         match policy {
             TrafficPolicy::Cluster => &self.cluster,
             TrafficPolicy::Local => &self.local,
+        }
+    }
+}
+
+/// What the endpoints together say about each of them.
+#[derive(Clone, Copy, Debug)]
+struct Choice<'z> {
+    /// Only those of this node are asked for.
+    is_local_only: bool,
+    /// One of those asked for is ready. Then by `nearness` one is near as well.
+    has_ready: bool,
+    nearness: Nearness,
+    /// The node's.
+    zone: Option<&'z str>,
+}
+
+impl Choice<'_> {
+    fn verdict(&self, endpoint: &Endpoint) -> Verdict {
+        let is_near = || self.nearness.is_of(endpoint, self.zone);
+        match self.nearness {
+            _ if self.is_local_only && !endpoint.is_local => Verdict::OnOtherNode,
+            _ if endpoint.ready && is_near() => Verdict::Chosen,
+            Nearness::SameNode if endpoint.ready => Verdict::ForOtherNodes,
+            _ if endpoint.ready => Verdict::ForOtherZones,
+            _ if !self.has_ready && endpoint.is_last_resort() => Verdict::LastResort,
+            _ if endpoint.terminating => Verdict::Terminating,
+            _ => Verdict::NotReady,
         }
     }
 }

@@ -51,6 +51,30 @@ impl Inherited {
         }
     }
 
+    /// What stands for `key`, as [`Inherited::complete`] would say it.
+    pub fn standing<'a>(
+        &'a self,
+        key: &VirtualServerKey,
+        wanted: Option<&'a VirtualServer>,
+    ) -> Option<Cow<'a, VirtualServer>> {
+        let heirloom = self.servers.get(key);
+        match wanted {
+            Some(wanted) if wanted.destinations.is_empty() => {
+                let found = |heirloom: &Heirloom| heirloom.server.destinations.clone();
+                let endowed =
+                    heirloom.map(|heirloom| VirtualServer { spec: wanted.spec, destinations: found(heirloom) });
+                Some(endowed.map_or(Cow::Borrowed(wanted), Cow::Owned))
+            }
+            Some(wanted) => Some(Cow::Borrowed(wanted)),
+            None => heirloom.filter(|heirloom| !heirloom.is_claimed).map(|kept| Cow::Borrowed(&kept.server)),
+        }
+    }
+
+    /// The virtual servers that are kept.
+    pub fn keys(&self) -> impl Iterator<Item = VirtualServerKey> {
+        self.servers.keys().copied()
+    }
+
     /// A virtual server without destinations gets those that were found.
     fn endow<'a>(&mut self, key: &VirtualServerKey, wanted: &'a VirtualServer) -> Cow<'a, VirtualServer> {
         let Some(heirloom) = self.servers.get_mut(key) else { return Cow::Borrowed(wanted) };

@@ -7,6 +7,7 @@
 
 pub mod drain;
 pub mod endpoints;
+pub mod explained;
 pub mod frontends;
 pub mod inherited;
 pub mod ipvs;

@@ -28,8 +28,7 @@ impl Part {
     /// The part of `service`.
     pub fn of(service: &Service, state: &State, settings: &Settings) -> Self {
         let mut part = Self::default();
-        // An empty label says nothing, as for kube-proxy.
-        let zone = state.node_object().zone.as_deref().filter(|zone| !zone.is_empty());
+        let zone = zone(state);
         let mut local_addresses = LocalAddresses::of(service);
         for (index, port) in service.ports.iter().enumerate() {
             let frontends: Vec<Frontend> = frontends::of_port(service, (index, port), state, settings).collect();
@@ -84,8 +83,13 @@ impl Part {
     }
 }
 
+/// The zone that this node is in. An empty label says nothing, as for kube-proxy.
+pub fn zone(state: &State) -> Option<&str> {
+    state.node_object().zone.as_deref().filter(|zone| !zone.is_empty())
+}
+
 /// A client on this node may use any endpoint even where the policy for those from outside is `Local`.
-fn uses(frontends: &[&Frontend], localhost: Option<&Frontend>) -> Uses {
+pub fn uses(frontends: &[&Frontend], localhost: Option<&Frontend>) -> Uses {
     let is_cluster = |one: &&Frontend| one.policy == TrafficPolicy::Cluster || one.field.is_external();
     let is_local = |one: &&Frontend| one.policy == TrafficPolicy::Local;
     Uses { cluster: frontends.iter().chain(&localhost).any(is_cluster), local: frontends.iter().any(is_local) }

@@ -72,6 +72,11 @@ impl Plan {
         }
     }
 
+    /// The keys of a Service's virtual servers, in order.
+    pub fn keys_of(&self, service: &ObjectName) -> &[VirtualServerKey] {
+        self.keys_of.get(service).map_or(&[], |keys| keys)
+    }
+
     /// All keys, in order.
     pub fn keys(&self) -> impl Iterator<Item = VirtualServerKey> {
         self.held.keys().copied()

@@ -4,6 +4,7 @@
 //! which order, and what an errno means for which operation.
 
 mod inspect;
+mod look;
 
 use super::conntrack::Conntrack;
 use super::ipvs::encode::Encoder;

@@ -45,6 +45,18 @@ pub fn load(module: &str) -> Loading {
     }
 }
 
+/// Whether a module is there, as far as can be seen; loads nothing.
+pub fn is_there(module: &str) -> bool {
+    Path::new("/sys/module").join(module).exists()
+}
+
+/// Whether modprobe would load a module; it is run with `-n`, which loads nothing.
+pub fn could_be_loaded(module: &str) -> bool {
+    let mut modprobe = Command::new("modprobe");
+    modprobe.args(["-q", "-n", "--", module]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    modprobe.status().is_ok_and(|status| status.success())
+}
+
 /// A module that is not there, as far as can be seen: one that is part of the kernel may hide.
 #[derive(Debug)]
 pub struct Missing {

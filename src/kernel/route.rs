@@ -65,6 +65,26 @@ pub fn decode(payload: &[u8], family: Family) -> Result<Option<(IpAddr, RouteSpe
     Ok(Some((vip, RouteSpec { preferred_source: found.preferred_source })))
 }
 
+/// Adds a request for the way that packets to an address take.
+pub fn towards(batch: &mut Batch, address: IpAddr) {
+    let family = Family::of(address);
+    let mut request = RouteMessage::default();
+    // Without what would be asked of a route that is made: the kernel refuses it in a question.
+    request.header.address_family = address_family_of(family);
+    request.header.destination_prefix_length = family.bits();
+    request.attributes = vec![RouteAttribute::Destination(address.into())];
+    push(batch, (GET_ROUTE, 0), &request);
+}
+
+/// Reads the number of the device out of the answer to [`towards`].
+///
+/// # Errors
+/// It cannot be understood.
+pub fn decode_device(payload: &[u8]) -> Result<u32, Malformed> {
+    let message = RouteMessage::parse(payload).map_err(|error| Malformed(error.to_string()))?;
+    Ok(Found::of(&message.attributes).device)
+}
+
 /// The attributes of a route that matter here.
 #[derive(Default)]
 struct Found {

@@ -13,6 +13,7 @@ mod netfilter;
 pub mod pace;
 mod report;
 mod takeover;
+mod view;
 
 use crate::desired::drain::{Connections, Occasion};
 use crate::desired::routes::{self, Standing};
@@ -33,6 +34,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 pub use takeover::Takeover;
+pub use view::View;
 
 /// What the operator decides about reconciling.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -450,17 +452,12 @@ impl<K: Kernel> Reconciler<K> {
                 is_vip: route.is_some()
                     || self.plan.serves(address..=address)
                     || found.is_on_kube_proxy_device(address),
-                is_elsewhere: self.state.is_elsewhere(address) && !self.is_cluster_ip(address),
+                is_elsewhere: self.view().is_elsewhere(address),
             };
             let wanted = routes::route(address, standing, self.state.node());
             steps.route(address, wanted.as_ref(), route);
             netfilter.vip(address, wanted.is_some(), steps);
         }
-    }
-
-    fn is_cluster_ip(&self, address: IpAddr) -> bool {
-        let mut services = self.plan.of_address(address).filter_map(|(_, owner)| self.state.service(owner));
-        services.any(|service| service.cluster_ips.contains(&address))
     }
 
     /// Returns whether schedulers turned out to be missing that Services can do without.

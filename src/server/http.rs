@@ -5,6 +5,7 @@
 
 use super::answer::{self, Answer};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
@@ -13,14 +14,19 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::future::ready;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 /// Answers a request. It must not block: all servers share one thread.
 pub type Handler = Arc<dyn Fn(&Request<Bytes>) -> Answer + Send + Sync>;
+
+/// The same for answers that take their time.
+pub type LateHandler = Arc<dyn Fn(Request<Bytes>) -> BoxFuture<'static, Answer> + Send + Sync>;
 
 /// How much clients may use.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +54,7 @@ const BUFFER: usize = 16 * 1024;
 /// The longest body of a request. All that is ever sent is a number.
 const LONGEST_BODY: usize = 1024;
 /// After a connection could not be accepted, which is most likely for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The connections of one listener, or of several that share a budget; clones are the same.
 #[derive(Clone, Debug)]
@@ -64,8 +70,13 @@ impl Connections {
         Self { limits, tasks: Arc::default() }
     }
 
+    /// How much each of them may use.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// Adds one, and ends the oldest if it is one too many.
-    fn add(&self, task: AbortHandle) {
+    pub fn add(&self, task: AbortHandle) {
         // Nothing can panic while it is held.
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.retain(|task| !task.is_finished());
@@ -80,6 +91,7 @@ impl Connections {
 
 /// Serves for ever. When the future is dropped the socket and all its connections are closed.
 pub async fn serve(listener: TcpListener, handler: Handler, connections: Connections) -> Infallible {
+    let handler: LateHandler = Arc::new(move |request| Box::pin(ready(handler(&request))));
     let mut tasks = JoinSet::new();
     loop {
         match listener.accept().await {
@@ -93,7 +105,7 @@ pub async fn serve(listener: TcpListener, handler: Handler, connections: Connect
 }
 
 /// Answers the requests on one connection until it ends, in whatever way.
-async fn converse(stream: TcpStream, handler: Handler, limits: Limits) {
+pub async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send, handler: LateHandler, limits: Limits) {
     let respond = async |request| Ok::<_, Infallible>(respond(request, &handler, limits.body).await);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -106,14 +118,14 @@ async fn converse(stream: TcpStream, handler: Handler, limits: Limits) {
     let _ = timeout(limits.life, connection).await;
 }
 
-async fn respond(request: Request<Incoming>, handler: &Handler, patience: Duration) -> Answer {
+async fn respond(request: Request<Incoming>, handler: &LateHandler, patience: Duration) -> Answer {
     const TOO_LONG: &str = "the body is too long, or ended early\n";
     let (head, body) = request.into_parts();
     if body.size_hint().lower() > LONGEST_BODY as u64 {
         return answer::text(StatusCode::PAYLOAD_TOO_LARGE, TOO_LONG);
     }
     match timeout(patience, Limited::new(body, LONGEST_BODY).collect()).await {
-        Ok(Ok(body)) => handler(&Request::from_parts(head, body.to_bytes())),
+        Ok(Ok(body)) => handler(Request::from_parts(head, body.to_bytes())).await,
         Ok(Err(_)) => answer::text(StatusCode::PAYLOAD_TOO_LARGE, TOO_LONG),
         Err(_) => answer::text(StatusCode::REQUEST_TIMEOUT, "the body took too long\n"),
     }
@@ -123,6 +135,7 @@ async fn respond(request: Request<Incoming>, handler: &Handler, patience: Durati
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     const SHORT: Duration = Duration::from_millis(20);
     const LONG: Duration = Duration::from_secs(3600);

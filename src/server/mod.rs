@@ -4,14 +4,19 @@
 //! `listener` opens sockets and `http` serves requests on them; [`healthz`], [`MetricsPages`] (with `zpages`) and
 //! [`HealthCheckServers`] say what is answered; [`Server`] keeps one of the first two up. Nothing here knows Services or
 //! the kernel: what is told is in [`crate::health`] and [`crate::metrics`].
+//!
+//! One more is for those on the node who ask why: [`InspectionServer`] with [`inspection()`], whose client is [`ask()`].
 
 mod answer;
+mod client;
 mod clock;
 mod health_check;
 mod healthz;
 mod http;
+mod inspection;
 mod listener;
 mod pages;
+mod questions;
 mod zpages;
 
 use http::{Connections, Limits};
@@ -20,11 +25,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::sleep;
 
+pub use client::{AskError, ask, daemon_process};
 pub use clock::{Clock, system_clock};
 pub use health_check::{HealthCheckServers, ListenFailure};
 pub use healthz::healthz;
-pub use http::Handler;
+pub use http::{Handler, LateHandler};
+pub use inspection::{InspectionServer, NAME as INSPECTION_NAME, is_trusted};
 pub use pages::{MetricsPages, SetVerbosity};
+pub use questions::{Ask, Unanswered, handler as inspection};
 
 /// Between two attempts to bind.
 const RETRY: Duration = Duration::from_secs(5);

@@ -24,6 +24,28 @@ pub struct EndpointSlice {
     pub ports: Vec<SlicePort>,
     /// `endpoints`.
     pub endpoints: Vec<Endpoint>,
+    /// What the endpoints are called.
+    pub names: EndpointNames,
+}
+
+/// The `targetRef.name` of a slice's endpoints, in their order: of pods, as a rule. Nothing is decided by them.
+///
+/// They are one text with a line for each, as 100,000 texts of their own would cost twice as much.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointNames(Option<Box<str>>);
+
+impl EndpointNames {
+    /// These names; an empty one stands for none. One that has a line feed in it is no name.
+    pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let lines = names.into_iter().map(|name| if name.contains('\n') { "" } else { name });
+        let text = lines.collect::<Vec<_>>().join("\n");
+        Self((!text.trim_end_matches('\n').is_empty()).then(|| text.into()))
+    }
+
+    /// The name of the endpoint with an index.
+    pub fn name(&self, index: usize) -> Option<&str> {
+        self.0.as_deref()?.split('\n').nth(index).filter(|name| !name.is_empty())
+    }
 }
 
 /// One entry of a slice's `ports`.
@@ -101,6 +123,15 @@ mod tests {
     #[test]
     fn an_endpoint_is_32_bytes() {
         assert!(size_of::<Endpoint>() <= 32, "{}", size_of::<Endpoint>());
+    }
+
+    #[test]
+    fn each_endpoint_has_its_own_name_or_none() {
+        let names = EndpointNames::new(["web-1", "", "a\nb", "web-2"]);
+        assert_eq!([0, 1, 2, 3, 4].map(|index| names.name(index)), [Some("web-1"), None, None, Some("web-2"), None]);
+        for nobody in [vec![], vec![""], vec!["", "", "\n"]] {
+            assert_eq!(EndpointNames::new(nobody), EndpointNames::default());
+        }
     }
 
     #[test]

@@ -125,7 +125,7 @@ fn owners(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
 mod tests {
     use super::*;
     use crate::model::Family;
-    use crate::state::{Change, Endpoint, Families, NodeHint, Origin, State, TrafficPolicy};
+    use crate::state::{Change, Endpoint, EndpointNames, Families, NodeHint, Origin, State, TrafficPolicy};
 
     const HOST: [u8; 4] = [192, 0, 2, 7];
 
@@ -168,6 +168,7 @@ mod tests {
             is_of_nodes: true,
             ports: vec![],
             endpoints: endpoints.iter().map(endpoint).collect(),
+            names: EndpointNames::default(),
         };
         Change::EndpointSlice(slice.into())
     }

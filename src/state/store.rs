@@ -77,6 +77,11 @@ impl State {
         self.services.get(name).map(|service| &**service)
     }
 
+    /// How many Services and how many EndpointSlices there are.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.services.len(), self.slices.len())
+    }
+
     /// The slices of a Service, ordered by name.
     pub fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
         self.slices_of.get(service).into_iter().flatten().filter_map(|name| self.slices.get(name)).map(|s| &**s)
@@ -210,7 +215,7 @@ fn follows_node(service: &Service) -> bool {
 mod tests {
     use super::*;
     use crate::model::{Family, Protocol};
-    use crate::state::{Endpoint, Families, NodeHint, Origin, ServicePort, TrafficPolicy, Zones};
+    use crate::state::{Endpoint, EndpointNames, Families, NodeHint, Origin, ServicePort, TrafficPolicy, Zones};
 
     fn service(name: &str) -> Arc<Service> {
         Arc::new(Service {
@@ -240,6 +245,7 @@ mod tests {
             is_of_nodes: true,
             ports: vec![],
             endpoints: vec![],
+            names: EndpointNames::default(),
         })
     }
 

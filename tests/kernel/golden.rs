@@ -1,6 +1,7 @@
 //! The table of who reaches which endpoints and who is masqueraded, as real packets: every kind of client, every kind of
 //! frontend, each policy, each way to be configured, both families.
 
+use crate::golden_explained::Explained;
 use crate::golden_rig::{FAMILIES, From, GoldenRig, To, by_cluster_cidr, news, service};
 use crate::lab::{run, trial};
 use ipvsd::desired::{DetectLocal, NetfilterSettings};
@@ -117,6 +118,7 @@ fn hold(column: usize, settings: NetfilterSettings, protocol: Protocol) {
         let slices = rig.slices(service);
         rig.program([news(service)].into_iter().chain(slices));
     }
+    let explained = Explained::of(&mut rig);
     let mut wrong = Vec::new();
     for line in TABLE.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let words: Vec<_> = line.split_whitespace().collect();
@@ -125,8 +127,13 @@ fn hold(column: usize, settings: NetfilterSettings, protocol: Protocol) {
         for family in FAMILIES {
             let found = outcome(&rig, (from, family), protocol, rig.target(service, to, family));
             let is_nowhere = (to, family) == (To::Localhost, Family::Ipv6);
-            if found != if is_nowhere { "none" } else { words[3 + column] } {
+            let wanted = if is_nowhere { "none" } else { words[3 + column] };
+            if found != wanted {
                 wrong.push(format!("{family} {line}\n    but {found}"));
+            }
+            let told = explained.outcome(&rig, (from, family), (protocol, rig.target(service, to, family)));
+            if told != wanted {
+                wrong.push(format!("{family} {line}\n    but `explain` says {told}"));
             }
         }
     }
@@ -192,12 +199,16 @@ fn a_pod_reaches_itself() {
     for (policy, service) in services(Protocol::Tcp) {
         let slices = rig.slices_of(&service, &[(0, true)]);
         rig.program([news(&service)].into_iter().chain(slices));
+        let explained = Explained::of(&mut rig);
         for (family, to) in
             FAMILIES.into_iter().flat_map(|f| [To::ClusterIp, To::NodePort, To::LoadBalancer].map(|t| (f, t)))
         {
             let answer = rig.ask(From::Endpoint, Protocol::Tcp, rig.target(&service, to, family));
             let answer = answer.unwrap_or_else(|error| panic!("{policy} {family} {to:?}: {error}\n{}", state(&rig)));
             assert_ne!(answer.source, rig.own_address(From::Endpoint, family));
+            let told =
+                explained.outcome(&rig, (From::Endpoint, family), (Protocol::Tcp, rig.target(&service, to, family)));
+            assert_eq!(told, "loc+", "{policy} {family} {to:?}");
         }
     }
 }
@@ -223,6 +234,12 @@ fn without_a_local_endpoint_nothing_leaks() {
             assert_eq!(kind(&rig, from, &internal, To::ClusterIp, family), Err(ErrorKind::ConnectionRefused));
         }
     }
+    let explained = Explained::of(&mut rig);
+    let told = |rig: &GoldenRig, explained: &Explained, from, service, to| {
+        explained.outcome(rig, (from, Family::Ipv4), (Protocol::Tcp, rig.target(service, to, Family::Ipv4)))
+    };
+    assert_eq!(told(&rig, &explained, From::External, &external, To::LoadBalancer), "Dropped");
+    assert!(told(&rig, &explained, From::External, &internal, To::ClusterIp).starts_with("Unserved"));
     // Dropped, not refused: the load balancer may take another node before the client has given up.
     let dropped = kind(&rig, From::External, &external, To::LoadBalancer, Family::Ipv4).unwrap_err();
     assert_ne!(dropped, ErrorKind::ConnectionRefused);

@@ -18,8 +18,8 @@ use ipvsd::kernel::linux::Linux;
 use ipvsd::model::{Family, Protocol};
 use ipvsd::reconcile::{Options, Reconciler, Report};
 use ipvsd::state::{
-    Change, Endpoint, EndpointSlice, Families, Node, NodeHint, ObjectName, Origin, Service, ServicePort, SlicePort,
-    TrafficPolicy,
+    Change, Endpoint, EndpointNames, EndpointSlice, Families, Node, NodeHint, ObjectName, Origin, Service, ServicePort,
+    SlicePort, TrafficPolicy,
 };
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -236,6 +236,7 @@ fn slice(service: &Service, family: Family, endpoints: Vec<Endpoint>) -> Endpoin
         is_of_nodes: true,
         ports: vec![SlicePort { name: "".into(), protocol: service.ports[0].protocol, port: 8080 }],
         endpoints,
+        names: EndpointNames::default(),
     }
 }
 

@@ -19,6 +19,7 @@ mod follower;
 mod objects;
 
 mod affinity;
+mod check;
 mod cluster;
 mod commands;
 mod contract;
@@ -28,9 +29,11 @@ mod cost;
 mod demo;
 mod drains;
 mod features;
+mod explain;
 mod flow_table;
 mod flows;
 mod golden;
+mod golden_explained;
 mod golden_rig;
 mod lab;
 mod list;
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
 fn trials() -> Vec<Trial> {
     let subjects = [
         affinity::trials(),
+        check::trials(),
         cluster::trials(),
         commands::trials(),
         contract_linux::trials(),
@@ -82,6 +86,7 @@ fn trials() -> Vec<Trial> {
         features::trials(),
         flow_table::trials(),
         flows::trials(),
+        explain::trials(),
         golden::trials(),
         list::trials(),
         list_document::trials(),

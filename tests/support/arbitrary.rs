@@ -8,8 +8,8 @@ use ipvsd::model::{
     RouteSpec, SchedulerFlags, VirtualServer, VirtualServerKey, VirtualServerSpec,
 };
 use ipvsd::state::{
-    Change, Endpoint, EndpointSlice, Families, Node, NodeHint, NodeObject, ObjectName, Origin, Scheduling, Service,
-    ServicePort, SlicePort, TrafficPolicy, Zones,
+    Change, Endpoint, EndpointNames, EndpointSlice, Families, Node, NodeHint, NodeObject, ObjectName, Origin,
+    Scheduling, Service, ServicePort, SlicePort, TrafficPolicy, Zones,
 };
 use proptest::collection::{btree_map, btree_set, hash_set, vec};
 use proptest::option;
@@ -202,6 +202,7 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
                 .map(|(index, protocol)| SlicePort { name: format!("p{index}").into(), protocol, port: 8080 + index })
                 .into(),
             endpoints: endpoints.into_iter().map(|endpoint| if six { in_ipv6(endpoint) } else { endpoint }).collect(),
+            names: EndpointNames::default(),
         },
     )
 }

@@ -1,7 +1,7 @@
 //! Which endpoints are chosen, case by case: hints and every way back from them, policies, terminating ones.
 
 use super::*;
-use crate::state::{ObjectName, Origin, SlicePort, Zones};
+use crate::state::{EndpointNames, ObjectName, Origin, SlicePort, Zones};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -42,6 +42,7 @@ fn slice(name: &str, words: &str, port: u16) -> EndpointSlice {
         is_of_nodes: true,
         ports: vec![SlicePort { name: "http".into(), protocol: Protocol::Tcp, port }],
         endpoints: words.split_whitespace().map(endpoint).collect(),
+        names: EndpointNames::default(),
     }
 }
 
@@ -174,4 +175,43 @@ fn local_endpoints_are_counted_while_they_are_ready() {
     let slices = [slice("web-1", "1:local 2 3:local,unready 4:local,leaving 5:local,zb,elsewhere", 8080)];
     let counted: Vec<_> = candidates(&slices).local_ready().map(|one| one.address).collect();
     assert_eq!(counted, [[10, 1, 0, 1], [10, 1, 0, 5]].map(IpAddr::from));
+}
+
+/// What stands against those that get nothing.
+#[test]
+fn each_endpoint_has_a_verdict_by_each_policy() {
+    use Verdict::*;
+    for (words, zone, cluster, local) in [
+        ("1 2:local 3:unready", None, [Chosen, Chosen, NotReady], [OnOtherNode, Chosen, OnOtherNode]),
+        (
+            "1:unready,local 2:leaving,local 3:dying,local",
+            None,
+            [NotReady, LastResort, Terminating],
+            [NotReady, LastResort, Terminating],
+        ),
+        (
+            "1:leaving 2 3:leaving,local",
+            None,
+            [Terminating, Chosen, Terminating],
+            [OnOtherNode, OnOtherNode, LastResort],
+        ),
+        (
+            "1:here 2:elsewhere,local 3:elsewhere",
+            None,
+            [Chosen, ForOtherNodes, ForOtherNodes],
+            [OnOtherNode, Chosen, OnOtherNode],
+        ),
+        (
+            "1:za 2:zb,local 3:za,unready",
+            Some("a"),
+            [Chosen, ForOtherZones, NotReady],
+            [OnOtherNode, Chosen, OnOtherNode],
+        ),
+    ] {
+        let slices = [slice("web-1", words, 8080)];
+        for (policy, wanted) in [(TrafficPolicy::Cluster, cluster), (TrafficPolicy::Local, local)] {
+            let found: Vec<_> = candidates(&slices).verdicts(policy, zone).map(|(_, _, verdict)| verdict).collect();
+            assert_eq!(found, wanted, "{words} {policy:?}");
+        }
+    }
 }

@@ -17,7 +17,9 @@ use other::Other;
 use rules::SETTINGS_AT;
 use saved::Saved;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
@@ -142,6 +144,20 @@ impl Look {
 fn whose_shared(saved: &Saved) -> Shared {
     let (table, chain) = SETTINGS_AT;
     if saved.has_chain(table, chain) { Shared::Ours } else { Shared::KubeProxys }
+}
+
+/// The rules in each of the two sets of tables that the kernel has in use, without loading what it has not; none where a
+/// program is missing or fails.
+pub fn in_use(family: Family) -> Vec<(Backend, Option<Saved>)> {
+    let legacy = match family {
+        Family::Ipv4 => "/proc/thread-self/net/ip_tables_names",
+        Family::Ipv6 => "/proc/thread-self/net/ip6_tables_names",
+    };
+    // It names the tables, and is empty or missing where there are none.
+    let has_legacy = fs::read_to_string(legacy).is_ok_and(|names| !names.is_empty());
+    let has_nft = Path::new("/sys/module/nf_tables").exists();
+    let there = [(Backend::Nft, has_nft), (Backend::Legacy, has_legacy)].into_iter().filter(|(_, is_there)| *is_there);
+    there.map(|(backend, _)| (backend, backend.save(family).ok())).collect()
 }
 
 impl Backend {

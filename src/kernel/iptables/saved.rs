@@ -37,6 +37,11 @@ impl Saved {
         self.chains.values().map(Vec::len).sum()
     }
 
+    /// Whether a chain's name in a table begins like this.
+    pub fn has_chains(&self, table: &str, beginning: &str) -> bool {
+        self.chains.keys().any(|(of, name)| of == table && name.starts_with(beginning))
+    }
+
     /// Whether there is a chain of this name in a table.
     pub fn has_chain(&self, table: &str, name: &str) -> bool {
         self.rules(table, name).is_some()

@@ -7,7 +7,7 @@ use super::hints::place;
 use super::raw::{RawEndpoint, RawEndpointSlice, RawSlicePort};
 use super::{DEFAULT_NAMESPACE, Rejected, claim, port, protocol};
 use crate::model::Family;
-use crate::state::{Endpoint, EndpointSlice, ObjectName, SlicePort, shared_text};
+use crate::state::{Endpoint, EndpointNames, EndpointSlice, ObjectName, SlicePort, shared_text};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -28,6 +28,7 @@ pub(super) fn convert(
     let Some(family) = family(raw.address_type.as_deref(), rules)? else { return Ok(None) };
     let Some(service) = service(raw, name, rules)? else { return Ok(None) };
     let weights = weights(raw, conversion)?;
+    let (endpoints, names) = endpoints(&raw.endpoints, family, &weights, conversion.context)?;
     let slice = EndpointSlice {
         name: name.clone(),
         origin: conversion.origin.clone(),
@@ -35,7 +36,8 @@ pub(super) fn convert(
         service,
         family,
         ports: ports(&raw.ports, rules)?,
-        endpoints: endpoints(&raw.endpoints, family, &weights, conversion.context)?,
+        endpoints,
+        names,
     };
     weights.check(&slice.endpoints, rules)?;
     Ok(Some(slice))
@@ -110,16 +112,19 @@ fn endpoints(
     family: Family,
     weights: &Weights,
     context: &Context,
-) -> Result<Vec<Endpoint>, Rejected> {
-    let mut endpoints = Vec::with_capacity(raw.len());
+) -> Result<(Vec<Endpoint>, EndpointNames), Rejected> {
+    let (mut endpoints, mut names) = (Vec::with_capacity(raw.len()), Vec::with_capacity(raw.len()));
     for (index, entry) in raw.iter().enumerate() {
         match endpoint(entry, family, weights, context) {
-            Ok(endpoint) => endpoints.push(endpoint),
+            Ok(endpoint) => {
+                endpoints.push(endpoint);
+                names.push(entry.target_ref.name.as_deref().unwrap_or_default());
+            }
             Err(_) if context.rules == Rules::Api => {}
             Err(rejected) => return Err(rejected.within(&format!("endpoints[{index}]"))),
         }
     }
-    Ok(endpoints)
+    Ok((endpoints, EndpointNames::new(names)))
 }
 
 /// One endpoint; what is wrong names the field within it.

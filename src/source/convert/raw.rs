@@ -182,9 +182,20 @@ pub struct RawEndpoint {
     pub conditions: RawConditions,
     /// The node it is on.
     pub node_name: Option<String>,
+    /// What it is: a pod, as a rule.
+    #[serde(deserialize_with = "null_is_default")]
+    pub target_ref: RawTargetRef,
     /// Whose clients it is meant for.
     #[serde(deserialize_with = "null_is_default")]
     pub hints: RawHints,
+}
+
+/// An endpoint's `targetRef`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, expecting = "a mapping")]
+pub struct RawTargetRef {
+    /// The object's name.
+    pub name: Option<String>,
 }
 
 /// An endpoint's `hints`.

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::model::{Family, SchedulerFlags};
-use crate::state::{Endpoint, Families, NodeHint, Scheduling, ServicePort, SlicePort, TrafficPolicy, Zones};
+use crate::state::{
+    Endpoint, EndpointNames, Families, NodeHint, Scheduling, ServicePort, SlicePort, TrafficPolicy, Zones,
+};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -499,7 +501,11 @@ fn a_full_slice_comes_out_whole() {
             "metadata": { "namespace": "shop", "annotations": { "ipvsd.io/weights": "10.1.0.1=3,*=2" } },
             "ports": [{ "name": "http", "port": 8080 }, { "name": "dns", "protocol": "UDP", "port": 5353 }],
             "endpoints": [
-                { "addresses": ["10.1.0.01", "10.1.0.9"], "conditions": { "ready": null } },
+                {
+                    "addresses": ["10.1.0.01", "10.1.0.9"],
+                    "conditions": { "ready": null },
+                    "targetRef": { "kind": "Pod", "name": "web-x2k" },
+                },
                 { "addresses": ["10.1.0.2"], "conditions": { "ready": false, "serving": true, "terminating": true } },
                 { "addresses": ["10.1.0.3"], "conditions": null, "nodeName": "node-1", "hints": null },
             ],
@@ -531,6 +537,7 @@ fn a_full_slice_comes_out_whole() {
             endpoint("10.1.0.2", false, true, 2),
             endpoint("10.1.0.3", true, false, 2),
         ],
+        names: EndpointNames::new(["web-x2k", "", ""]),
     };
     assert_eq!(found, Ok(Some(wanted)));
 }

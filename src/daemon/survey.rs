@@ -1,0 +1,174 @@
+//! Gathers what there is to know of a node for `ipvsd check`. Changes nothing and loads nothing: what would make the kernel
+//! load a module is not asked.
+
+use super::look::look_for;
+use super::runtime;
+use crate::config::Config;
+use crate::inspect::check::{Daemon, Facts, Module};
+use crate::inspect::{Status, Wanted, differences};
+use crate::kernel::iptables::{self, Backend};
+use crate::kernel::linux::Linux;
+use crate::kernel::node_setup::{self, NodeSetup};
+use crate::kernel::{Observation, modules, sysctl};
+use crate::model::{Family, SchedulerName, VirtualServerKey};
+use crate::server::{self, AskError, INSPECTION_NAME};
+use crate::source::node::NodeWatch;
+use crate::state::Node;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// The bit of `CAP_NET_ADMIN` (linux/capability.h).
+const NET_ADMIN: u32 = 12;
+
+/// Chains of kube-proxy's iptables mode that no other mode makes.
+const OF_IPTABLES_MODE: [&str; 2] = ["KUBE-SVC-", "KUBE-SEP-"];
+
+/// What there is to know of this node; with a configuration also whether the node is as that asks.
+///
+/// # Errors
+/// No runtime.
+pub fn survey(config: Option<&Config>) -> anyhow::Result<Facts> {
+    let scheduler = config.map_or(SchedulerName::RR, |config| config.settings.scheduling.scheduler);
+    let setup = config.map(|config| config.node).unwrap_or_default();
+    let may_program = may_program();
+    let has_ipvs = modules::is_there("ip_vs") || Path::new("/proc/net/ip_vs").exists();
+    let mut kernel = match (may_program, has_ipvs) {
+        (true, true) => Linux::open().map_err(|error| error.to_string()),
+        (false, _) => Err("it takes CAP_NET_ADMIN to read it".to_owned()),
+        (_, false) => Err("it has no IPVS: the module ip_vs is not loaded".to_owned()),
+    };
+    let (node, daemon) = runtime()?.block_on(async { (node_facts().await, ask().await) });
+    Ok(Facts {
+        may_program,
+        modules: module_facts(scheduler),
+        settings: kernel.as_mut().map_err(|why| why.clone()).and_then(|kernel| settings(&setup, kernel)),
+        kernel: kernel.and_then(|_| observed(&BTreeSet::new())),
+        node: node.unwrap_or_default(),
+        forwards_ipv6: sysctl::forwards_ipv6(Path::new(sysctl::ROOT)),
+        strict_devices: strict_devices(Path::new("/proc/sys/net/ipv4/conf")),
+        iptables: iptables_facts(),
+        kube_proxies: kube_proxies(),
+        connections: tracked(),
+        daemon: daemon.map(|(status, wanted)| Daemon { status, differences: wanted.as_ref().and_then(count) }),
+    })
+}
+
+fn may_program() -> bool {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).is_some_and(|bits| bits >> NET_ADMIN & 1 == 1)
+}
+
+fn module_facts(scheduler: SchedulerName) -> Vec<(String, Module)> {
+    let names = ["ip_vs".to_owned(), format!("ip_vs_{scheduler}"), "nf_conntrack".to_owned()];
+    let fact = |name: String| {
+        let module = match () {
+            () if modules::is_there(&name) => Module::Loaded,
+            () if modules::could_be_loaded(&name) => Module::Loadable,
+            () => Module::Missing,
+        };
+        (name, module)
+    };
+    names.map(fact).into()
+}
+
+fn settings(setup: &NodeSetup, kernel: &mut Linux) -> Result<Vec<node_setup::Difference>, String> {
+    node_setup::survey(setup, kernel).map_err(|error| error.to_string())
+}
+
+fn observed(ours: &BTreeSet<VirtualServerKey>) -> Result<Observation, String> {
+    look_for(ours).map_err(|error| format!("{error:#}"))
+}
+
+async fn node_facts() -> Option<Node> {
+    NodeWatch::open().await.ok()?.read().await.ok()
+}
+
+/// What the daemon of this network namespace says, and what it wants if it can tell.
+async fn ask() -> Result<(Status, Option<Wanted>), String> {
+    let status: Status = server::ask(INSPECTION_NAME, "/v1/status").await.map_err(|error| error.to_string())?;
+    let wanted: Result<Wanted, AskError> = server::ask(INSPECTION_NAME, "/v1/wanted").await;
+    let wanted = wanted.ok().filter(|_| status.informed);
+    Ok((status, wanted))
+}
+
+fn count(wanted: &Wanted) -> Option<usize> {
+    Some(differences(wanted, &observed(&wanted.ours).ok()?).len())
+}
+
+/// The devices that are strict; what is said of all of them counts if it is more.
+fn strict_devices(conf: &Path) -> Vec<String> {
+    let value = |name: &str| {
+        let text = fs::read_to_string(conf.join(name).join("rp_filter")).unwrap_or_default();
+        text.trim().parse::<u8>().unwrap_or_default()
+    };
+    let names =
+        fs::read_dir(conf).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let devices = names.filter(|name| !["all", "default", "lo"].contains(&name.as_str()));
+    let all = value("all");
+    let mut strict: Vec<_> = devices.filter(|name| value(name).max(all) == 1).collect();
+    strict.sort();
+    strict
+}
+
+fn iptables_facts() -> Vec<(&'static str, Option<(usize, bool)>)> {
+    let name = |backend| match backend {
+        Backend::Nft => "nf_tables",
+        Backend::Legacy => "legacy",
+        Backend::Usual => "iptables",
+    };
+    let used = iptables::in_use(Family::Ipv4).into_iter();
+    let counted = used.map(|(backend, saved)| {
+        let rules = saved.map(|saved| {
+            let is_kube_proxys = OF_IPTABLES_MODE.iter().any(|beginning| saved.has_chains("nat", beginning));
+            (saved.count_rules(), is_kube_proxys)
+        });
+        (name(backend), rules)
+    });
+    counted.collect()
+}
+
+/// Processes of that name in this network namespace; of other containers they are seen only from the host's view. The
+/// daemon that answers may have the name as well.
+fn kube_proxies() -> Vec<u32> {
+    let here = fs::read_link("/proc/thread-self/ns/net").ok();
+    let daemon = server::daemon_process(INSPECTION_NAME);
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_another = |number: &u32| {
+        let of = |what: &str| format!("/proc/{number}/{what}");
+        let is_called_so = fs::read_to_string(of("comm")).is_ok_and(|name| name.trim() == "kube-proxy");
+        is_called_so && Some(*number) != daemon && here.is_some() && fs::read_link(of("ns/net")).ok() == here
+    };
+    numbers.filter(is_another).collect()
+}
+
+fn tracked() -> Option<(u64, u64)> {
+    let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")).ok()?.trim().parse().ok();
+    Some((read("nf_conntrack_count")?, read("nf_conntrack_max")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_strict_by_itself_or_by_what_is_said_of_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let put = |name: &str, value: &str| {
+            fs::create_dir_all(directory.path().join(name)).unwrap();
+            fs::write(directory.path().join(name).join("rp_filter"), format!("{value}\n")).unwrap();
+        };
+        for (name, value) in [("all", "0"), ("default", "1"), ("lo", "1"), ("eth0", "1"), ("eth1", "2"), ("eth2", "0")]
+        {
+            put(name, value);
+        }
+        assert_eq!(strict_devices(directory.path()), ["eth0"]);
+        put("all", "1");
+        assert_eq!(strict_devices(directory.path()), ["eth0", "eth2"]);
+        put("all", "2");
+        assert_eq!(strict_devices(directory.path()), [""; 0]);
+        assert_eq!(strict_devices(Path::new("/nowhere")), [""; 0]);
+    }
+}

@@ -1,0 +1,453 @@
+//! Whether a node is fit for balancing, and what to do where it is not. Decides by [`Facts`]; who reads them is the caller.
+
+use super::Status;
+use crate::kernel::Observation;
+use crate::kernel::node_setup::Difference;
+use crate::model::netfilter::{Member, SetKey, SetKind};
+use crate::model::{Family, VirtualServerKey};
+use crate::state::Node;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+/// What there is to know of a node.
+#[derive(Debug)]
+pub struct Facts {
+    /// Whether this process may program the network.
+    pub may_program: bool,
+    /// Modules that balancing needs, each with whether it is there.
+    pub modules: Vec<(String, Module)>,
+    /// What should be set and is not; a sentence where that cannot be known.
+    pub settings: Result<Vec<Difference>, String>,
+    /// What the kernel holds; a sentence where it cannot be read.
+    pub kernel: Result<Observation, String>,
+    /// The node's addresses.
+    pub node: Node,
+    /// Whether IPv6 is forwarded.
+    pub forwards_ipv6: bool,
+    /// Devices that drop what comes by another way than answers would go (`rp_filter` 1).
+    pub strict_devices: Vec<String>,
+    /// Rules in each back end of iptables that is in use: its name, how many, and whether kube-proxy's iptables mode made
+    /// some of them; none where they cannot be read.
+    pub iptables: Vec<(&'static str, Option<(usize, bool)>)>,
+    /// Processes called kube-proxy in this network namespace that are not the daemon which answers.
+    pub kube_proxies: Vec<u32>,
+    /// Connections that netfilter tracks, and how many it may.
+    pub connections: Option<(u64, u64)>,
+    /// What the daemon says; a sentence where it does not.
+    pub daemon: Result<Daemon, String>,
+}
+
+/// Whether a module is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Module {
+    /// It is.
+    Loaded,
+    /// It is not, and can be.
+    Loadable,
+    /// It is not, and modprobe does not find it; it may be a part of the kernel.
+    Missing,
+}
+
+/// What is known of a daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    /// As it says.
+    pub status: Status,
+    /// How many operations would bring the kernel to what it wants; none if that cannot be known.
+    pub differences: Option<usize>,
+}
+
+/// A line of the check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub subject: &'static str,
+    /// How it is.
+    pub level: Level,
+    /// What was found.
+    pub message: String,
+    /// What to do; nothing where all is well.
+    pub advice: Option<String>,
+}
+
+/// How something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// It may be on purpose, or hurts some.
+    Warning,
+    /// Balancing does not work as it should.
+    Bad,
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Bad => "bad",
+        })
+    }
+}
+
+impl Finding {
+    fn ok(subject: &'static str, message: impl Into<String>) -> Self {
+        Self { subject, level: Level::Ok, message: message.into(), advice: None }
+    }
+
+    fn warning(subject: &'static str, message: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { subject, level: Level::Warning, message: message.into(), advice: Some(advice.into()) }
+    }
+
+    fn bad(subject: &'static str, message: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { level: Level::Bad, ..Self::warning(subject, message, advice) }
+    }
+}
+
+/// What is to be said of a node, subject by subject.
+pub fn findings(facts: &Facts) -> Vec<Finding> {
+    let mut found = vec![rights(facts)];
+    found.extend(modules(facts));
+    found.extend(settings(facts));
+    found.extend(daemon(facts));
+    found.extend(virtual_servers(facts));
+    found.extend(addresses(facts));
+    found.extend(kube_proxy(facts));
+    found.push(iptables(facts));
+    found.extend(paths(facts));
+    found.extend(connections(facts));
+    found
+}
+
+fn rights(facts: &Facts) -> Finding {
+    match facts.may_program {
+        true => Finding::ok("rights", "this process may program the network"),
+        false => Finding::bad("rights", "CAP_NET_ADMIN is missing: the kernel cannot be read", "run it as root"),
+    }
+}
+
+fn modules(facts: &Facts) -> Vec<Finding> {
+    let finding = |(name, module): &(String, Module)| match module {
+        Module::Loaded => Finding::ok("modules", format!("{name} is loaded")),
+        Module::Loadable => {
+            let message = format!("{name} is not loaded, and can be");
+            Finding::warning("modules", message, format!("`ipvsd run` loads it where it may; else `modprobe {name}`"))
+        }
+        Module::Missing => {
+            let message = format!("{name} is not loaded, and modprobe does not find it");
+            let advice = "install a kernel with IPVS, or its modules; all is well if it is built into this kernel";
+            Finding::bad("modules", message, advice)
+        }
+    };
+    facts.modules.iter().map(finding).collect()
+}
+
+fn settings(facts: &Facts) -> Vec<Finding> {
+    let advice = "`ipvsd run --init-only` sets it, with the configuration of the daemon";
+    match &facts.settings {
+        Ok(differences) if differences.is_empty() => vec![Finding::ok("settings", "all are as they should be")],
+        Ok(differences) => {
+            let finding = |difference: &Difference| {
+                let of = if difference.is_required { Finding::bad } else { Finding::warning };
+                of("settings", difference.to_string(), advice)
+            };
+            differences.iter().map(finding).collect()
+        }
+        Err(error) => vec![Finding::bad("settings", error, "load ip_vs; /proc/sys must be there")],
+    }
+}
+
+fn daemon(facts: &Facts) -> Vec<Finding> {
+    let Daemon { status, differences } = match &facts.daemon {
+        Ok(daemon) => daemon,
+        Err(why) => return vec![Finding::warning("daemon", why, "start it; what is in the kernel stays and balances")],
+    };
+    let mut found = Vec::new();
+    let pass = status.last_pass.as_ref();
+    match pass.and_then(|pass| pass.unread.as_ref()) {
+        _ if !status.informed => {
+            let advice = "look at its log: the cluster or the directory cannot be read";
+            found.push(Finding::bad("daemon", "it does not know yet what it should do", advice));
+        }
+        Some(error) => found.push(Finding::bad("daemon", format!("it cannot read the kernel: {error}"), "see its log")),
+        None => found.push(Finding::ok("daemon", summary(status))),
+    }
+    let failures = pass.into_iter().flat_map(|pass| &pass.failures);
+    found.extend(failures.map(|failure| Finding::bad("daemon", failure, "it tries again; see its log")));
+    let advice = "correct the object; `ipvsd explain NAMESPACE/SERVICE` shows what is instead";
+    found.extend(status.problems.iter().map(|problem| Finding::warning("problem", problem, advice)));
+    if status.inherited > 0 {
+        let message = format!("{} virtual servers stand only because some input cannot be read", status.inherited);
+        found.push(Finding::warning("daemon", message, "see the problems, or the log if there are none"));
+    }
+    match differences {
+        Some(0) => found.push(Finding::ok("differences", "the kernel holds what the daemon wants")),
+        Some(count) => {
+            let message = format!("the kernel differs by {count} operations from what the daemon wants");
+            found.push(Finding::bad("differences", message, "`ipvsd diff` shows them; who else programs IPVS here?"));
+        }
+        None => {}
+    }
+    found
+}
+
+fn summary(status: &Status) -> String {
+    let ago = status.last_pass.as_ref().map_or(String::new(), |pass| {
+        format!(", the last pass {} s ago took {} ms", pass.seconds_ago, pass.milliseconds)
+    });
+    let Status { version, services, virtual_servers, draining, .. } = status;
+    format!(
+        "ipvsd {version} has {services} Services and {virtual_servers} virtual servers, {draining} destinations drain{ago}"
+    )
+}
+
+fn virtual_servers(facts: &Facts) -> Vec<Finding> {
+    let kernel = match &facts.kernel {
+        Ok(kernel) => kernel,
+        Err(error) => return vec![Finding::bad("kernel", error, "see modules and rights")],
+    };
+    let ours = &kernel.model.virtual_servers;
+    let refusing = ours.values().filter(|server| server.destinations.values().all(|spec| spec.weight == 0)).count();
+    let message =
+        format!("{} virtual servers of ipvsd, of which {refusing} have nowhere to send connections", ours.len());
+    let mut found = vec![Finding::ok("kernel", message)];
+    if !kernel.foreign.is_empty() {
+        let names: Vec<_> = kernel.foreign.iter().take(5).map(VirtualServerKey::to_string).collect();
+        let message = format!("{} virtual servers that ipvsd did not make: {}", kernel.foreign.len(), names.join(", "));
+        found.push(Finding::warning(
+            "foreign",
+            message,
+            "they are left alone; `ipvsd list --json` shows whose is whose",
+        ));
+    }
+    if ours.keys().any(|key| key.family() == Family::Ipv6) && !facts.forwards_ipv6 {
+        let message = "IPv6 virtual servers reach no other node: net.ipv6.conf.all.forwarding is not 1";
+        found.push(Finding::bad("forwarding", message, "set it, after reading docs/decisions.md on IPv6 forwarding"));
+    }
+    found
+}
+
+/// VIPs that are on a device of the node too: ports of the node are taken away, or the VIP is answered for twice.
+fn addresses(facts: &Facts) -> Vec<Finding> {
+    let Ok(kernel) = &facts.kernel else { return Vec::new() };
+    let on_device = |kind: SetKind| -> BTreeSet<IpAddr> {
+        let sets = [Family::Ipv4, Family::Ipv6].map(|family| SetKey { kind, family });
+        let members = sets.into_iter().filter_map(|key| kernel.model.sets.get(&key)).flat_map(|set| set.members.keys());
+        let address = |member: &Member| if let Member::AddressPort(at) = member { Some(at.address) } else { None };
+        members.filter_map(address).filter(|address| facts.node.addresses.contains(address)).collect()
+    };
+    let cluster_ip = |address: &IpAddr| {
+        let message = format!("the cluster IP {address} is also on a device of this node");
+        Finding::bad("addresses", message, "take it off the device: the network of Services must be nobody's")
+    };
+    let external = |address: &IpAddr| {
+        let message = format!("{address} is an address of this node and an external or load-balancer IP of a Service");
+        let advice = "at that Service's ports nothing else of the node can be reached; is that what was meant?";
+        Finding::warning("addresses", message, advice)
+    };
+    let outside = [SetKind::ExternalIp, SetKind::ExternalIpLocal, SetKind::LoadBalancer];
+    let outside: BTreeSet<IpAddr> = outside.into_iter().flat_map(on_device).collect();
+    on_device(SetKind::ClusterIp).iter().map(cluster_ip).chain(outside.iter().map(external)).collect()
+}
+
+fn kube_proxy(facts: &Facts) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for process in &facts.kube_proxies {
+        let message = format!("another kube-proxy runs here, as process {process}");
+        found.push(Finding::bad("kube-proxy", message, "stop one of the two: each corrects what the other made"));
+    }
+    if facts.kernel.as_ref().is_ok_and(|kernel| kernel.model.kube_proxy_device.is_some()) {
+        let message = "the device kube-ipvs0 of kube-proxy's ipvs mode is there";
+        let advice = "a daemon takes over what is on it and removes it, once kube-proxy is gone; docs/migration.md";
+        found.push(Finding::warning("kube-proxy", message, advice));
+    }
+    for (backend, _) in
+        facts.iptables.iter().filter(|(_, rules)| rules.is_some_and(|(_, is_kube_proxys)| is_kube_proxys))
+    {
+        let message =
+            format!("rules of kube-proxy's iptables mode stand ({backend}), and take packets before IPVS does");
+        found.push(Finding::bad("kube-proxy", message, "run `kube-proxy --cleanup` of the version that made them"));
+    }
+    if found.is_empty() {
+        found.push(Finding::ok("kube-proxy", "no other one runs here, as far as can be seen"));
+    }
+    found
+}
+
+fn iptables(facts: &Facts) -> Finding {
+    let used: Vec<_> = facts.iptables.iter().filter(|(_, rules)| rules.is_none_or(|(count, _)| count > 0)).collect();
+    let text = |(name, rules): &&(&str, Option<(usize, bool)>)| match rules {
+        Some((count, _)) => format!("{name}: {count} rules"),
+        None => format!("{name}: rules that cannot be read"),
+    };
+    let texts: Vec<_> = used.iter().map(text).collect();
+    match (&used[..], texts.join(", ")) {
+        ([], _) => Finding::ok("iptables", "no rules of anybody"),
+        ([(_, Some(_))], texts) => Finding::ok("iptables", texts),
+        ([_], texts) => Finding::warning("iptables", texts, "install iptables of this kind, or see its rights"),
+        (_, texts) => {
+            let advice = "all rules of one are passed before those of the other: move everybody to one of them";
+            Finding::warning("iptables", format!("both back ends are in use, {texts}"), advice)
+        }
+    }
+}
+
+fn paths(facts: &Facts) -> Option<Finding> {
+    let devices = facts.strict_devices.join(", ");
+    let message = format!("rp_filter is strict on {devices}: what comes by another way than answers go is dropped");
+    let advice = "set net.ipv4.conf.DEVICE.rp_filter=2 where packets to VIPs may come by several ways";
+    (!facts.strict_devices.is_empty()).then(|| Finding::warning("rp_filter", message, advice))
+}
+
+fn connections(facts: &Facts) -> Option<Finding> {
+    let (count, most) = facts.connections.filter(|(_, most)| *most > 0)?;
+    let message = format!("netfilter tracks {count} connections of at most {most}");
+    let advice = "raise net.netfilter.nf_conntrack_max: when it is full new connections are dropped";
+    Some(match count.saturating_mul(100) / most {
+        0..75 => Finding::ok("conntrack", message),
+        75..95 => Finding::warning("conntrack", message, advice),
+        _ => Finding::bad("conntrack", message, advice),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspect::status::{NodeForm, PassForm};
+    use crate::kernel::sysctl::Setting;
+    use crate::model::netfilter::{AddressPort, Set};
+    use crate::model::{Protocol, SchedulerFlags, SchedulerName, VirtualServer, VirtualServerSpec};
+
+    fn status() -> Status {
+        let pass = PassForm { seconds_ago: 3, milliseconds: 12, failures: vec![], unread: None };
+        let nothing =
+            NodeForm { addresses: vec![], primary: vec![], object_addresses: vec![], zone: None, pod_cidrs: vec![] };
+        Status {
+            version: "1".into(),
+            mode: "ipvs".into(),
+            informed: true,
+            services: 2,
+            endpoint_slices: 2,
+            virtual_servers: 4,
+            inherited: 0,
+            draining: 0,
+            drains: vec![],
+            last_pass: Some(pass),
+            node: nothing,
+            netfilter: Default::default(),
+            problems: vec![],
+        }
+    }
+
+    fn good() -> Facts {
+        Facts {
+            may_program: true,
+            modules: vec![("ip_vs".into(), Module::Loaded)],
+            settings: Ok(vec![]),
+            kernel: Ok(Observation::default()),
+            node: Node { addresses: [[192, 0, 2, 1].into()].into(), ..Node::default() },
+            iptables: vec![("nft", Some((30, false)))],
+            connections: Some((10, 100)),
+            daemon: Ok(Daemon { status: status(), differences: Some(0) }),
+            forwards_ipv6: false,
+            strict_devices: vec![],
+            kube_proxies: vec![],
+        }
+    }
+
+    /// The findings that are not well, as `LEVEL SUBJECT`.
+    fn unwell(facts: &Facts) -> Vec<String> {
+        let found = findings(facts).into_iter().filter(|one| one.level != Level::Ok);
+        found.map(|one| format!("{} {}", one.level, one.subject)).collect()
+    }
+
+    #[test]
+    fn a_node_that_is_fit_has_nothing_but_good_lines_without_advice() {
+        let found = findings(&good());
+        assert!(found.iter().all(|one| one.level == Level::Ok && one.advice.is_none()), "{found:?}");
+        let subjects: Vec<_> = found.iter().map(|one| one.subject).collect();
+        assert_eq!(
+            subjects,
+            ["rights", "modules", "settings", "daemon", "differences", "kernel", "kube-proxy", "iptables", "conntrack"]
+        );
+    }
+
+    type Fault = fn(&mut Facts);
+
+    #[test]
+    fn each_fault_has_its_line() {
+        let faults: [(Fault, &[&str]); 17] = [
+            (|facts| facts.may_program = false, &["bad rights"]),
+            (|facts| facts.modules[0].1 = Module::Loadable, &["warning modules"]),
+            (|facts| facts.modules[0].1 = Module::Missing, &["bad modules"]),
+            (|facts| facts.settings = Err("no".into()), &["bad settings"]),
+            (|facts| facts.kernel = Err("no".into()), &["bad kernel"]),
+            (|facts| facts.daemon = Err("none".into()), &["warning daemon"]),
+            (|facts| facts.daemon.as_mut().unwrap().differences = Some(2), &["bad differences"]),
+            (|facts| facts.daemon.as_mut().unwrap().differences = None, &[]),
+            (|facts| facts.daemon.as_mut().unwrap().status.informed = false, &["bad daemon"]),
+            (|facts| facts.daemon.as_mut().unwrap().status.inherited = 1, &["warning daemon"]),
+            (|facts| facts.daemon.as_mut().unwrap().status.problems = vec!["p".into()], &["warning problem"]),
+            (
+                |facts| facts.daemon.as_mut().unwrap().status.last_pass.as_mut().unwrap().unread = Some("no".into()),
+                &["bad daemon"],
+            ),
+            (
+                |facts| facts.daemon.as_mut().unwrap().status.last_pass.as_mut().unwrap().failures = vec!["no".into()],
+                &["bad daemon"],
+            ),
+            (|facts| facts.kube_proxies = vec![7], &["bad kube-proxy"]),
+            (|facts| facts.iptables.push(("legacy", Some((1, true)))), &["bad kube-proxy", "warning iptables"]),
+            (|facts| facts.strict_devices = vec!["eth0".into()], &["warning rp_filter"]),
+            (|facts| facts.connections = Some((99, 100)), &["bad conntrack"]),
+        ];
+        for (fault, wanted) in faults {
+            let mut facts = good();
+            fault(&mut facts);
+            assert_eq!(unwell(&facts), wanted);
+        }
+    }
+
+    #[test]
+    fn what_differs_is_bad_only_where_balancing_needs_it() {
+        let difference = |is_required| Difference {
+            setting: Setting { path: "/proc/sys/x", value: "1".into() },
+            found: Some("0".into()),
+            is_required,
+        };
+        let facts = Facts { settings: Ok(vec![difference(true), difference(false)]), ..good() };
+        assert_eq!(unwell(&facts), ["bad settings", "warning settings"]);
+    }
+
+    #[test]
+    fn vips_on_devices_others_virtual_servers_and_ipv6_that_is_not_forwarded_are_told() {
+        let own: IpAddr = [192, 0, 2, 1].into();
+        let mut kernel = Observation::default();
+        for kind in [SetKind::ClusterIp, SetKind::LoadBalancer, SetKind::ExternalIp] {
+            let at = AddressPort { address: own, protocol: Protocol::Tcp, port: 80 };
+            let set = Set { members: [(Member::AddressPort(at), None)].into(), ..Set::default() };
+            kernel.model.sets.insert(SetKey { kind, family: Family::Ipv4 }, set);
+        }
+        kernel.model.kube_proxy_device = Some(BTreeSet::new());
+        kernel.foreign.insert(VirtualServerKey::new([10, 0, 0, 1].into(), 80, Protocol::Tcp));
+        let spec =
+            VirtualServerSpec { scheduler: SchedulerName::RR, flags: SchedulerFlags::default(), persistence: None };
+        let server = VirtualServer { spec, destinations: Default::default() };
+        let six = VirtualServerKey::new("fd00::1".parse().unwrap(), 80, Protocol::Tcp);
+        kernel.model.virtual_servers.insert(six, server);
+        let facts = Facts { kernel: Ok(kernel), ..good() };
+        assert_eq!(
+            unwell(&facts),
+            ["warning foreign", "bad forwarding", "bad addresses", "warning addresses", "warning kube-proxy"]
+        );
+        assert!(
+            findings(&facts)
+                .iter()
+                .any(|one| one.message == "1 virtual servers of ipvsd, of which 1 have nowhere to send connections")
+        );
+    }
+}

@@ -1,0 +1,89 @@
+//! The socket by which a daemon is asked why: HTTP on a Unix socket with an abstract name, for root alone.
+//!
+//! An abstract name belongs to a network namespace, as virtual servers do: who asks in a namespace finds the daemon of
+//! that namespace, from the host as from a container in the host's network, without a file system that both can write. It
+//! is free again when its daemon is gone, however that went, and cannot be taken from a living one. It has no mode, so
+//! each client is asked who it is (`SO_PEERCRED`).
+
+use super::http::{ACCEPT_PAUSE, Connections, LateHandler, Limits, converse};
+use nix::unistd::geteuid;
+use std::convert::Infallible;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener as StdUnixListener};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+/// The socket's abstract name; `ss -xl` shows it with an at sign.
+pub const NAME: &str = "ipvsd/inspection";
+
+/// Heads of requests come at once; whoever reads the largest answer slowly gets half a minute.
+const LIMITS: Limits = Limits {
+    connections: 4,
+    head: Duration::from_secs(5),
+    body: Duration::from_secs(5),
+    life: Duration::from_secs(30),
+};
+
+/// What a stranger gets, as far as it can be sent at once.
+const FORBIDDEN: &[u8] = b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: 30\r\n\
+    Connection: close\r\n\r\n{\"error\":\"only root may ask\"}\n";
+
+/// A server at an abstract name.
+#[derive(Clone, Debug)]
+pub struct InspectionServer {
+    /// [`NAME`]; another one in tests.
+    pub name: String,
+    /// Between two attempts to have the name, which another daemon may have.
+    pub retry: Duration,
+}
+
+impl InspectionServer {
+    /// Serves until the future is dropped, from when on the name can be had. `told` hears how each attempt went.
+    pub async fn run(self, handler: LateHandler, mut told: impl FnMut(io::Result<()>)) -> Infallible {
+        let listener = loop {
+            match self.listen() {
+                Ok(listener) => break listener,
+                Err(error) => told(Err(error)),
+            }
+            sleep(self.retry).await;
+        };
+        told(Ok(()));
+        serve(listener, handler).await
+    }
+
+    fn listen(&self) -> io::Result<UnixListener> {
+        let address = SocketAddr::from_abstract_name(&self.name)?;
+        let listener = StdUnixListener::bind_addr(&address)?;
+        listener.set_nonblocking(true)?;
+        UnixListener::from_std(listener)
+    }
+}
+
+/// Whether a user may ask, and be believed: root, and whoever this process runs as.
+pub fn is_trusted(user: u32) -> bool {
+    user == 0 || user == geteuid().as_raw()
+}
+
+async fn serve(listener: UnixListener, handler: LateHandler) -> Infallible {
+    let connections = Connections::within(LIMITS);
+    let mut tasks = JoinSet::new();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) if is_trusted_peer(&stream) => {
+                while tasks.try_join_next().is_some() {}
+                connections.add(tasks.spawn(converse(stream, Arc::clone(&handler), connections.limits())));
+            }
+            // Strangers take no place from others.
+            Ok((stream, _)) => _ = stream.try_write(FORBIDDEN),
+            Err(_) => sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
+fn is_trusted_peer(stream: &UnixStream) -> bool {
+    stream.peer_cred().is_ok_and(|peer| is_trusted(peer.uid()))
+}

@@ -1,0 +1,102 @@
+//! The paths by which a daemon is asked, and its answers as JSON. docs/inspection.md has them for people.
+
+use super::answer::{self, Answer as Response};
+use super::http::LateHandler;
+use crate::inspect::{Answer, Question, form};
+use crate::model::VirtualServerKey;
+use crate::state::ObjectName;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Method, Request, StatusCode};
+use serde_json::json;
+use std::sync::Arc;
+use tokio::task::spawn_blocking;
+
+/// Answers a question, or says why there is no answer.
+pub type Ask = Arc<dyn Fn(Question) -> BoxFuture<'static, Result<Answer, Unanswered>> + Send + Sync>;
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// There is no such Service.
+    Unknown,
+    /// The reconciler is in the middle of a pass, for long.
+    Busy,
+}
+
+/// Answers for these paths.
+pub fn handler(ask: Ask) -> LateHandler {
+    Arc::new(move |request| Box::pin(respond(request, Arc::clone(&ask))))
+}
+
+async fn respond(request: Request<Bytes>, ask: Ask) -> Response {
+    if request.method() != Method::GET {
+        return error(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered");
+    }
+    let Some(question) = question(request.uri().path()) else {
+        return error(StatusCode::NOT_FOUND, "there is no such question");
+    };
+    match ask(question).await {
+        Ok(answer) => in_json(answer).await,
+        Err(Unanswered::Unknown) => error(StatusCode::NOT_FOUND, "there is no such Service"),
+        Err(Unanswered::Busy) => {
+            error(StatusCode::SERVICE_UNAVAILABLE, "the reconciler is in the middle of a pass that takes long")
+        }
+    }
+}
+
+/// What a path asks.
+fn question(path: &str) -> Option<Question> {
+    let words: Vec<_> = path.strip_prefix("/v1/")?.split('/').collect();
+    match words[..] {
+        ["status"] => Some(Question::Status),
+        ["owners"] => Some(Question::Owners),
+        ["wanted"] => Some(Question::Wanted),
+        ["services", namespace, name] => Some(Question::Service(ObjectName::new(namespace, name))),
+        ["service-at", protocol, address, port] => Some(Question::ServiceAt(VirtualServerKey::new(
+            address.parse().ok()?,
+            port.parse().ok()?,
+            form::protocol_of(protocol)?,
+        ))),
+        _ => None,
+    }
+}
+
+/// What is wanted of a large cluster is megabytes of text, which others on this thread do not wait for.
+async fn in_json(answer: Answer) -> Response {
+    match spawn_blocking(move || serde_json::to_vec(&answer)).await {
+        Ok(Ok(text)) => answer::json(StatusCode::OK, text),
+        Ok(Err(_)) | Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "the answer cannot be written as JSON"),
+    }
+}
+
+fn error(status: StatusCode, message: &str) -> Response {
+    answer::json(status, json!({ "error": message }).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Protocol;
+
+    #[test]
+    fn paths_are_questions_or_nothing() {
+        let at = |address: &str, protocol| VirtualServerKey::new(address.parse().unwrap(), 53, protocol);
+        for (path, wanted) in [
+            ("/v1/status", Some(Question::Status)),
+            ("/v1/owners", Some(Question::Owners)),
+            ("/v1/wanted", Some(Question::Wanted)),
+            ("/v1/services/shop/web", Some(Question::Service(ObjectName::new("shop", "web")))),
+            ("/v1/service-at/udp/10.96.0.10/53", Some(Question::ServiceAt(at("10.96.0.10", Protocol::Udp)))),
+            ("/v1/service-at/TCP/fd00::1/53", Some(Question::ServiceAt(at("fd00::1", Protocol::Tcp)))),
+            ("/v1/service-at/icmp/10.96.0.10/53", None),
+            ("/v1/service-at/tcp/10.96.0.10/66000", None),
+            ("/v1/services/shop", None),
+            ("/v1/services/shop/web/http", None),
+            ("/v2/status", None),
+            ("/", None),
+        ] {
+            assert_eq!(question(path), wanted, "{path}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The socket: who may ask, who is believed, and what slow or hostile clients cost.
+
+use ipvsd::inspect::{Answer, Question, Status, Wanted};
+use ipvsd::server::{Ask, AskError, InspectionServer, Unanswered, ask, inspection};
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::AbortHandle;
+
+/// A name of its own for each test.
+fn fresh_name() -> String {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    format!("ipvsd/test/{}/{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Answers what is wanted, and nothing else.
+fn answers() -> Ask {
+    Arc::new(|question| {
+        Box::pin(async move {
+            match question {
+                Question::Wanted => Ok(Answer::Wanted(Box::default())),
+                Question::Status => Err(Unanswered::Busy),
+                _ => Err(Unanswered::Unknown),
+            }
+        })
+    })
+}
+
+/// A server, and what it tells of its binding.
+fn serve(name: &str, ask: Ask) -> (AbortHandle, UnboundedReceiver<io::Result<()>>) {
+    let (tell, told) = unbounded_channel();
+    let server = InspectionServer { name: name.to_owned(), retry: Duration::from_millis(1) };
+    let told_to = move |binding| _ = tell.send(binding);
+    let task = tokio::spawn(async move { server.run(inspection(ask), told_to).await });
+    (task.abort_handle(), told)
+}
+
+async fn connected(name: &str) -> UnixStream {
+    let stream = std::os::unix::net::UnixStream::connect_addr(&SocketAddr::from_abstract_name(name).unwrap()).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    UnixStream::from_std(stream).unwrap()
+}
+
+#[tokio::test]
+async fn a_question_is_answered_or_refused_with_the_reason() {
+    let name = fresh_name();
+    assert!(matches!(ask::<Wanted>(&name, "/v1/wanted").await, Err(AskError::NoDaemon)));
+    let (_server, mut told) = serve(&name, answers());
+    told.recv().await.unwrap().unwrap();
+    assert_eq!(ask::<Wanted>(&name, "/v1/wanted").await.unwrap(), Wanted::default());
+    for (path, reason) in [
+        ("/v1/status", "ipvsd answers with 503 Service Unavailable: the reconciler is in the middle of a pass"),
+        ("/v1/services/shop/web", "there is no such Service"),
+        ("/v2/wanted", "there is no such question"),
+    ] {
+        let error = ask::<Status>(&name, path).await.unwrap_err().to_string();
+        assert!(error.starts_with(reason), "{path}: {error}");
+    }
+    let error = ask::<Status>(&name, "/v1/wanted").await.unwrap_err();
+    assert!(matches!(error, AskError::NotUnderstood(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_living_daemon_keeps_the_name_and_the_next_one_has_it_after_its_death() {
+    let name = fresh_name();
+    let (first, mut told) = serve(&name, answers());
+    told.recv().await.unwrap().unwrap();
+    let (_second, mut told) = serve(&name, Arc::new(|_| Box::pin(async { Err(Unanswered::Busy) })));
+    for _ in 0..3 {
+        assert_eq!(told.recv().await.unwrap().unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(ask::<Wanted>(&name, "/v1/wanted").await.unwrap(), Wanted::default(), "the first one answers");
+    }
+    first.abort();
+    while told.recv().await.unwrap().is_err() {}
+    assert!(matches!(ask::<Wanted>(&name, "/v1/wanted").await, Err(AskError::Refused(..))), "the second one does");
+}
+
+#[tokio::test]
+async fn those_who_ask_nothing_or_nonsense_keep_nobody_out() {
+    let name = fresh_name();
+    let (_server, mut told) = serve(&name, answers());
+    told.recv().await.unwrap().unwrap();
+    let mut silent = Vec::new();
+    for start in
+        ["", "GET /v1/wan", "\r\n\r\nhello\r\n\r\n", "POST /v1/wanted HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n"]
+    {
+        for _ in 0..4 {
+            let mut stream = connected(&name).await;
+            stream.write_all(start.as_bytes()).await.unwrap();
+            silent.push(stream);
+        }
+        assert_eq!(ask::<Wanted>(&name, "/v1/wanted").await.unwrap(), Wanted::default());
+    }
+    // No more than four are kept.
+    let mut closed = 0;
+    for mut stream in silent.drain(..8) {
+        let mut rest = Vec::new();
+        // A reset is an end as well.
+        let _ = stream.read_to_end(&mut rest).await;
+        closed += usize::from(!rest.starts_with(b"HTTP/1.1 200"));
+    }
+    assert_eq!(closed, 8);
+}
+
+#[tokio::test]
+async fn only_questions_are_taken() {
+    let name = fresh_name();
+    let (_server, mut told) = serve(&name, answers());
+    told.recv().await.unwrap().unwrap();
+    let mut stream = connected(&name).await;
+    stream.write_all(b"DELETE /v1/wanted HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 405 ") && answer.ends_with(r#"{"error":"only GET is answered"}"#), "{answer}");
+}
+
+/// As another user, in a process of its own.
+#[tokio::test]
+async fn a_stranger_is_neither_answered_nor_believed() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("NOT CHECKED: it takes root to be somebody else");
+        return;
+    }
+    let name = fresh_name();
+    let (server, mut told) = serve(&name, answers());
+    told.recv().await.unwrap().unwrap();
+    let as_nobody = |command: &str| {
+        let script = command.replace("NAME", &name);
+        let mut process = Command::new("setpriv");
+        process.args(["--reuid=65534", "--regid=65534", "--clear-groups", "perl", "-MSocket", "-e", &script]);
+        process
+    };
+    let connect =
+        r#"socket(S, AF_UNIX, SOCK_STREAM, 0); connect(S, pack("Sa*", AF_UNIX, "\0NAME")) or die; print <S>;"#;
+    let mut process = as_nobody(connect);
+    let output = tokio::task::spawn_blocking(move || process.output()).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.starts_with("HTTP/1.1 403 ") && said.ends_with("{\"error\":\"only root may ask\"}\n"), "{said}");
+    server.abort();
+
+    let listen = r#"socket(S, AF_UNIX, SOCK_STREAM, 0); bind(S, pack("Sa*", AF_UNIX, "\0NAME/liar")) or die;
+        listen(S, 5); $| = 1; print "ready\n"; accept(C, S); sleep 60;"#;
+    let mut process = as_nobody(listen);
+    let mut liar = process.stdout(Stdio::piped()).spawn().unwrap();
+    let mut ready = [0; 6];
+    io::Read::read_exact(liar.stdout.as_mut().unwrap(), &mut ready).unwrap();
+    let asked = ask::<Wanted>(&format!("{name}/liar"), "/v1/wanted").await;
+    assert!(matches!(asked, Err(AskError::Stranger(65_534))), "{asked:?}");
+    liar.kill().and_then(|()| liar.wait()).unwrap();
+}
