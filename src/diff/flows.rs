@@ -112,13 +112,16 @@ impl Suspects {
 
     /// The suspect frontends of the view's family.
     fn of(&self, view: &View<'_>) -> BTreeSet<AddressPort> {
-        let mut suspects: BTreeSet<AddressPort> = if self.whole.contains(&view.family) {
+        let is_whole = self.whole.contains(&view.family);
+        let is_suspect = |key: &VirtualServerKey| is_whole || self.virtual_servers.contains(key);
+        let with_marks = view.short_circuits().filter(|(_, key)| is_suspect(key)).map(|(frontend, _)| frontend);
+        let by_address = if is_whole {
             view.found.virtual_servers.keys().filter_map(frontend).collect()
         } else {
-            let with_marks = view.short_circuits().filter(|(_, key)| self.virtual_servers.contains(key));
-            let with_marks = with_marks.map(|(frontend, _)| frontend);
-            self.virtual_servers.iter().filter_map(frontend).chain(with_marks).chain(self.frontends.clone()).collect()
+            self.virtual_servers.iter().filter_map(frontend).collect::<BTreeSet<_>>()
         };
+        let mut suspects: BTreeSet<AddressPort> =
+            by_address.into_iter().chain(with_marks).chain(self.frontends.iter().copied()).collect();
         suspects.retain(|frontend| Family::of(frontend.address) == view.family && frontend.protocol != Protocol::Tcp);
         suspects
     }
@@ -328,12 +331,15 @@ mod tests {
         let (mut suspects, mut found) = (Suspects::all(), model());
         let six = VirtualServerKey::new("fd00:96::1".parse().unwrap(), 53, Protocol::Udp);
         add(&mut found, six, &[]);
+        // As a node port is for loopback addresses: only a mark leads there.
+        let by_mark_alone = Member::AddressPort(udp(9));
+        found.sets.get_mut(&SET).unwrap().members.insert(by_mark_alone, Some(mark(1)));
         let foreign = BTreeSet::from([by_address(udp(3))]);
         let frontends = |suspects: &Suspects, family| -> Vec<_> {
             suspects.kept(family, &found, &foreign).into_keys().map(|of| (of.address, of.protocol)).collect()
         };
-        let ours =
-            [(1, Protocol::Udp), (1, Protocol::Sctp), (2, Protocol::Udp), (2, Protocol::Sctp), (3, Protocol::Sctp)];
+        let [u, s] = [Protocol::Udp, Protocol::Sctp];
+        let ours = [(1, u), (1, s), (2, u), (2, s), (3, s), (9, u)];
         assert_eq!(
             frontends(&suspects, Family::Ipv4),
             ours.map(|(last, protocol)| ([10, 96, 0, last].into(), protocol))

@@ -127,6 +127,7 @@ impl Kernel for Alone {
         failures
     }
 
+    /// Without virtual servers no flow came to lead anywhere.
     fn forget_flows(&mut self, _: Family, _: &Kept) -> Forgotten {
         Forgotten::default()
     }
