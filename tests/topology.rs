@@ -18,6 +18,7 @@ use ipvsd::state::{
     Change, Endpoint, EndpointSlice, Families, Node, NodeHint, NodeObject, ObjectName, Origin, Service, ServicePort,
     SlicePort, TrafficPolicy, Zones,
 };
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,9 +95,14 @@ fn found(policies: &str, endpoints: &str) -> Vec<String> {
     let model = &reconciler.kernel().model;
     let at = |address: &str, port| numbers(model, VirtualServerKey::new(address.parse().unwrap(), port, Protocol::Tcp));
     let node_port = at(NODE, 30_080);
-    let mark = model.virtual_servers.keys().find(|key| matches!(key, VirtualServerKey::Mark { .. }));
-    let same = if node_port.is_some() { "=" } else { "-" };
-    let here = mark.and_then(|key| numbers(model, *key)).unwrap_or_else(|| same.into());
+    let is_mark = |key: &&VirtualServerKey| matches!(key, VirtualServerKey::Mark { .. });
+    let marks: BTreeSet<_> = model.virtual_servers.keys().filter(is_mark).map(|key| numbers(model, *key)).collect();
+    assert!(marks.len() <= 1, "whoever is on the node gets the same: {marks:?}");
+    let here = match marks.into_iter().next().flatten() {
+        Some(others) if node_port.as_ref() != Some(&others) => others,
+        _ if node_port.is_some() => "=".into(),
+        _ => "-".into(),
+    };
     vec![at("10.96.0.1", 80).unwrap(), node_port.unwrap_or_else(|| "-".into()), here]
 }
 
@@ -133,6 +139,7 @@ fn service(policies: &str) -> Service {
         external_policy: policy(external.trim()),
         health_check_node_port: None,
         scheduling: None,
+        drain_timeout: None,
     }
 }
 
@@ -142,6 +149,7 @@ fn slice(words: &str) -> EndpointSlice {
         origin: Origin::Api,
         service: ObjectName::new("default", "web"),
         family: Family::Ipv4,
+        is_of_nodes: true,
         ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
         endpoints: words.split_whitespace().map(endpoint).collect(),
     }

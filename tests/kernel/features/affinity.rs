@@ -66,10 +66,14 @@ fn switched() {
 
 /// A template, which is IPVS's memory of a client, outlives its timeout while a connection that it made is remembered,
 /// and is looked at again a minute later (`ip_vs_conn_expire`). A TCP connection is remembered for two minutes after its
-/// end, which nothing shortens.
+/// end, which nothing shortens. The Service chose to go by turns: otherwise the client's address decides, and it gets the
+/// same endpoint once more.
 fn ends() {
     let mut rig = rig();
-    serve(&mut rig, &with_affinity(2));
+    let mut service = balanced(1, &with_affinity(2));
+    service["metadata"]["annotations"] = json!({"ipvsd.io/scheduler": "rr"});
+    let news = slices(&rig, 1, "1:local 2");
+    put(&mut rig, [vec![service], news].concat());
     rig.network.node.run(|| Ok(run("ipvsadm", &["--set", "0", "0", "1"]))).unwrap();
     let vip = target(&rig, 1, To::ClusterIp, Family::Ipv4);
     let ask = |protocol| rig.ask(From::External, protocol, vip).unwrap().name;
