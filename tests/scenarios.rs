@@ -244,7 +244,8 @@ fn reconciler(kernel: FakeKernel, settings: &Settings) -> Reconciler<FakeKernel>
     Reconciler::new(kernel, settings.clone(), options)
 }
 
-/// Reads lines such as `scheduler lc`, `node-ports primary`, `node-ports 192.0.2.0/24`, `bind-address 192.0.2.1`, `external-ips off`.
+/// Reads lines such as `scheduler lc`, `node-ports primary`, `node-ports 192.0.2.0/24`, `bind-address 192.0.2.1`, `external-ips off`,
+/// `affinity shared`.
 fn settings(body: &str) -> Settings {
     let mut settings = Settings::default();
     for line in body.lines() {
@@ -254,10 +255,8 @@ fn settings(body: &str) -> Settings {
                 let ranges = ranges.split(' ').map(|range| range.parse().unwrap());
                 settings.node_ports = NodePortAddresses::Within(ranges.collect());
             }
-            ("scheduler", name) => {
-                settings.scheduling = Scheduling::with_usual_flags(name.parse().unwrap());
-                settings.is_scheduler_chosen = true;
-            }
+            ("scheduler", name) => settings.scheduling = Scheduling::with_usual_flags(name.parse().unwrap()),
+            ("affinity", "shared") => settings.shares_affinity = true,
             ("bind-address", address) => settings.bind_address = Some(address.parse().unwrap()),
             ("external-ips", "off") => settings.external_ips_allowed = false,
             _ => panic!("unknown setting {line:?}"),

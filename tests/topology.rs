@@ -15,8 +15,8 @@ use ipvsd::kernel::fake::FakeKernel;
 use ipvsd::model::{DestinationKey, Family, Model, Protocol, VirtualServerKey};
 use ipvsd::reconcile::{Options, Reconciler};
 use ipvsd::state::{
-    Change, Endpoint, EndpointSlice, Families, Node, NodeHint, NodeObject, ObjectName, Origin, Service, ServicePort,
-    SlicePort, TrafficPolicy, Zones,
+    Change, Endpoint, EndpointNames, EndpointSlice, Families, Node, NodeHint, NodeObject, ObjectName, Origin, Service,
+    ServicePort, SlicePort, TrafficPolicy, Zones,
 };
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -152,6 +152,7 @@ fn slice(words: &str) -> EndpointSlice {
         is_of_nodes: true,
         ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
         endpoints: words.split_whitespace().map(endpoint).collect(),
+        names: EndpointNames::default(),
     }
 }
 

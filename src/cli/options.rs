@@ -64,6 +64,7 @@ impl ProxyOptions {
             master: flags.master.clone().unwrap_or_default(),
             drain_timeout: self.drain_timeout.unwrap_or_else(|| own.drain_timeout()),
             netfilter: own.netfilter,
+            shared_affinity: own.shared_affinity.unwrap_or(false),
             notices,
         };
         Ok(resolve(request).map_err(|error| if flags.config.is_some() { error } else { by_flag(error) })?)

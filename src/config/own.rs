@@ -3,6 +3,7 @@
 //! ```yaml
 //! drainTimeout: 15m
 //! netfilter: true
+//! sharedAffinity: false
 //! ```
 //!
 //! It is small and strict: an unknown key is an error, since nobody else reads it.
@@ -25,6 +26,9 @@ pub struct OwnSettings {
     /// Whether netfilter is programmed: masquerading, traffic policies for clients on the node, source ranges, what is
     /// around VIPs. Without it only for a cluster, as a directory of manifests may serve a machine without iptables.
     pub netfilter: Option<bool>,
+    /// Whether a client of a Service with affinity has one endpoint by all addresses of a port, also when its timeout is
+    /// over; not where a scheduler was chosen. If nobody says, it has one by each address, as with kube-proxy.
+    pub shared_affinity: Option<bool>,
 }
 
 /// Why a file has no settings.

@@ -11,8 +11,8 @@ use crate::state::{Scheduling, Service};
 /// The settings of a Service's virtual servers in one family.
 pub fn spec(service: &Service, family: Family, settings: &Settings) -> VirtualServerSpec {
     let chosen = service.scheduling.filter(|_| missing_scheduler(service, settings).is_none());
-    let is_free = service.scheduling.is_none() && !settings.is_scheduler_chosen;
-    let shared = || by_client(settings).filter(|_| is_free && service.affinity.is_some());
+    let is_shared = settings.shares_affinity && service.scheduling.is_none() && service.affinity.is_some();
+    let shared = || by_client(settings).filter(|_| is_shared);
     let Scheduling { scheduler, flags } = chosen.or_else(shared).unwrap_or(settings.scheduling);
     // Each client for itself: the longest prefix.
     let persistence = service.affinity.map(|timeout| Persistence { timeout, prefix: family.bits() });

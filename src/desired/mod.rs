@@ -35,8 +35,8 @@ pub use plan::Plan;
 pub struct Settings {
     /// For Services that choose no scheduler, and for those whose choice the kernel cannot load.
     pub scheduling: Scheduling,
-    /// Whether the operator chose that. If nobody chose, Services with affinity have a scheduler that goes with it.
-    pub is_scheduler_chosen: bool,
+    /// Whether Services with affinity that choose no scheduler have one that begins it alike at all addresses of a port.
+    pub shares_affinity: bool,
     /// Schedulers that the kernel was asked for and could not load.
     pub unavailable: BTreeSet<SchedulerName>,
     /// Which of the node's addresses have node ports.
@@ -56,7 +56,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             scheduling: Scheduling::with_usual_flags(SchedulerName::RR),
-            is_scheduler_chosen: false,
+            shares_affinity: false,
             unavailable: BTreeSet::new(),
             node_ports: NodePortAddresses::default(),
             bind_address: None,

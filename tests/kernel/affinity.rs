@@ -73,8 +73,15 @@ fn assert_shared(rig: &Rig, round: u8, load_balancer: &[&str]) {
     assert!(chosen.len() > 1, "all clients go to {chosen:?}");
 }
 
+/// Where affinity is shared.
 fn rig(flags: &[&'static str], load_balancer: &[&str]) -> Rig {
-    let mut rig = Rig::new(flags, |hosts| [vec![web(load_balancer)], slices("web", hosts)].concat());
+    let (_, own) = tempfile::NamedTempFile::new().unwrap().keep().unwrap();
+    std::fs::write(&own, "sharedAffinity: true").unwrap();
+    // For the rest of the test program, as flags are.
+    let own: &'static str = Box::leak(own.to_str().unwrap().to_owned().into_boxed_str());
+    let mut rig = Rig::new(&[flags, &["--ipvsd-config", own]].concat(), |hosts| {
+        [vec![web(load_balancer)], slices("web", hosts)].concat()
+    });
     rig.wait_for(&ways(load_balancer));
     rig
 }

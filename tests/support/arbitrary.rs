@@ -245,8 +245,8 @@ pub fn settings() -> impl Strategy<Value = Settings> {
     let bind_address = option::weighted(0.2, Just("192.0.2.9".parse().unwrap()));
     let netfilter = option::of(netfilter_settings());
     (node_ports, bind_address, any::<[bool; 2]>(), prop::bool::weighted(0.8), netfilter).prop_map(
-        |(node_ports, bind_address, [has_cluster, is_scheduler_chosen], external_ips_allowed, netfilter)| Settings {
-            is_scheduler_chosen,
+        |(node_ports, bind_address, [has_cluster, shares_affinity], external_ips_allowed, netfilter)| Settings {
+            shares_affinity,
             netfilter,
             node_ports,
             bind_address,

@@ -56,7 +56,7 @@ impl Cluster {
                         TrafficPolicy::Cluster => self.of_cluster(&endpoints),
                         TrafficPolicy::Local => first_of(&[&|one| one.ready, &is_leaving], &local(&endpoints)),
                     };
-                    let server = server(service, key.family(), (known, self.settings.is_scheduler_chosen), chosen);
+                    let server = server(service, key.family(), (known, self.settings.shares_affinity), chosen);
                     model.virtual_servers.entry(key).or_insert(server);
                 }
             }
@@ -205,12 +205,12 @@ fn first_of(kinds: &[&dyn Fn(&Endpoint) -> bool], endpoints: &Endpoints) -> Endp
     kinds.iter().map(of_kind).find(|found| !found.is_empty()).unwrap_or_default()
 }
 
-fn server(service: &Service, family: Family, (known, is_chosen): (&[&str], bool), chosen: Endpoints) -> VirtualServer {
+fn server(service: &Service, family: Family, (known, is_shared): (&[&str], bool), chosen: Endpoints) -> VirtualServer {
     let [rr, mh] = ["rr", "mh"].map(|name| name.parse().unwrap());
     let (scheduler, flags) = match service.scheduling.map(|own| own.scheduler) {
         Some(own) if own == mh => (mh, SchedulerFlags::PORT),
         Some(own) if known.contains(&own.as_str()) => (own, SchedulerFlags::default()),
-        None if service.affinity.is_some() && !is_chosen => (mh, SchedulerFlags::FALLBACK),
+        None if service.affinity.is_some() && is_shared => (mh, SchedulerFlags::FALLBACK),
         _ => (rr, SchedulerFlags::default()),
     };
     let spec = VirtualServerSpec {

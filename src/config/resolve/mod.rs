@@ -44,6 +44,8 @@ pub struct Request {
     pub drain_timeout: Duration,
     /// Whether netfilter is programmed; if nobody says, for a cluster.
     pub netfilter: Option<bool>,
+    /// Whether affinity is shared by all addresses of a port, where nobody chose a scheduler.
+    pub shared_affinity: bool,
     /// What the operator should know already.
     pub notices: Vec<String>,
 }
@@ -94,7 +96,7 @@ fn check(request: Request, checks: &mut Checks) -> Config {
     let mut config = Config {
         settings: Settings {
             scheduling: scheduling(&effective, checks),
-            is_scheduler_chosen: !effective.ipvs.in_effect(&effective.mode).scheduler.is_empty(),
+            shares_affinity: request.shared_affinity && effective.ipvs.in_effect(&effective.mode).scheduler.is_empty(),
             node_ports: network::node_ports(&effective, checks),
             bind_address: network::bind_address(&effective, checks),
             has_cluster: request.manifests.is_none(),

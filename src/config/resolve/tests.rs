@@ -333,13 +333,17 @@ fn cidrs(texts: &[&str]) -> Vec<IpNet> {
 }
 
 #[test]
-fn a_scheduler_is_chosen_where_somebody_names_one_in_the_mode_that_has_it() {
+fn affinity_is_shared_where_that_is_asked_for_and_nobody_names_a_scheduler_in_the_mode_that_has_it() {
     for (fields, wanted) in [
-        ("mode: ipvs", false),
-        ("mode: ipvs\nipvs: {scheduler: \"\"}", false),
-        ("mode: ipvs\nipvs: {scheduler: rr}", true),
-        ("mode: iptables\nipvs: {scheduler: wrr}", false),
+        ("mode: ipvs", true),
+        ("mode: ipvs\nipvs: {scheduler: \"\"}", true),
+        ("mode: ipvs\nipvs: {scheduler: rr}", false),
+        ("mode: iptables\nipvs: {scheduler: wrr}", true),
     ] {
-        assert_eq!(resolved(fields).settings.is_scheduler_chosen, wanted, "{fields}");
+        let shares = |shared_affinity| {
+            let request = Request { shared_affinity, ..request(fields) };
+            resolve(request).unwrap().settings.shares_affinity
+        };
+        assert_eq!((shares(true), shares(false)), (wanted, false), "{fields}");
     }
 }

@@ -5,7 +5,7 @@ use super::random::{Chance, part};
 use super::real::{API, BOTH_FAMILIES, Snapshot, trial_with};
 use super::relay::Relay;
 use super::rig::{IPVS, NODE_ADDRESSES, Rig};
-use super::table::{Frontend, Server, Table, table};
+use super::table::{Frontend, Table, table};
 use super::truth::{Node, truth};
 use crate::control_plane::{ControlPlane, assets};
 use crate::follower::Truth;
@@ -124,20 +124,11 @@ fn differences(rig: &Rig<Snapshot>, theirs: &Table) -> Vec<Difference> {
         let (ours, theirs) = (ours.get(frontend), theirs.get(frontend));
         // Where no endpoint is local, kube-proxy does as if the policy were `Cluster`.
         let has_none = ours.is_some_and(|ours| ours.destinations.is_empty());
-        let candidates = [ours, without_local.get(frontend).filter(|_| has_none)].map(|one| one.map(as_kube_proxy));
+        let candidates = [ours, without_local.get(frontend).filter(|_| has_none)].map(|one| one.cloned());
         Difference {
             text: format!("{frontend:?}\n  ipvsd: {ours:?}\n  kube-proxy: {theirs:?}"),
             is_intended: theirs.is_some() && candidates.contains(&theirs.cloned()),
         }
     });
     described.collect()
-}
-
-/// kube-proxy keeps affinity, and does not care where it begins.
-fn as_kube_proxy(ours: &Server) -> Server {
-    let options = match ours.options.strip_suffix(" -b mh-fallback") {
-        Some(shared) => shared.replace("-s mh ", "-s rr "),
-        None => ours.options.clone(),
-    };
-    Server { options, ..ours.clone() }
 }

@@ -111,8 +111,7 @@ fn scheduling(service: &Value, node: &Node) -> String {
     let spec = &service["spec"];
     let seconds = spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"].as_u64().unwrap_or(10_800);
     match (text(&spec["sessionAffinity"]), node.scheduler) {
-        ("ClientIP", Some(scheduler)) => format!("{scheduler} -p {seconds}"),
-        ("ClientIP", None) => format!("mh -p {seconds} -b mh-fallback"),
+        ("ClientIP", scheduler) => format!("{} -p {seconds}", scheduler.unwrap_or("rr")),
         (_, scheduler) => scheduler.unwrap_or("rr").to_owned(),
     }
 }

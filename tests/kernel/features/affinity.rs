@@ -66,12 +66,11 @@ fn switched() {
 
 /// A template, which is IPVS's memory of a client, outlives its timeout while a connection that it made is remembered,
 /// and is looked at again a minute later (`ip_vs_conn_expire`). A TCP connection is remembered for two minutes after its
-/// end, which nothing shortens. The Service chose to go by turns: otherwise the client's address decides, and it gets the
-/// same endpoint once more.
+/// end, which nothing shortens. Then the client gets another
+/// endpoint, as they have their turns.
 fn ends() {
     let mut rig = rig();
-    let mut service = balanced(1, &with_affinity(2));
-    service["metadata"]["annotations"] = json!({"ipvsd.io/scheduler": "rr"});
+    let service = balanced(1, &with_affinity(2));
     let news = slices(&rig, 1, "1:local 2");
     put(&mut rig, [vec![service], news].concat());
     rig.network.node.run(|| Ok(run("ipvsadm", &["--set", "0", "0", "1"]))).unwrap();

@@ -144,7 +144,7 @@ impl Cluster {
             return;
         }
         let VirtualServer { mut spec, destinations } =
-            server(service, family, (known, self.settings.is_scheduler_chosen), chosen);
+            server(service, family, (known, self.settings.shares_affinity), chosen);
         if let Some(Persistence { .. }) = spec.persistence.take() {
             spec.scheduler = "mh".parse().unwrap();
             spec.flags = SchedulerFlags::FALLBACK;
