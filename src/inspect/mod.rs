@@ -16,8 +16,10 @@ pub mod wanted;
 use crate::desired::{Moment, Plan};
 use crate::model::VirtualServerKey;
 use crate::reconcile::View;
-use crate::state::{ObjectName, Problem};
+use crate::state::{EndpointSlice, ObjectName, Problem};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 pub use differences::differences;
 pub use service::ServiceAnswer;
@@ -35,6 +37,8 @@ pub enum Question {
     ServiceAt(VirtualServerKey),
     /// Which virtual servers are whose.
     Owners,
+    /// What endpoints are called.
+    Endpoints,
     /// What the kernel should hold.
     Wanted,
 }
@@ -49,6 +53,17 @@ pub struct Owner {
     pub service: String,
 }
 
+/// An endpoint that has a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedEndpoint {
+    /// Where it is.
+    pub address: IpAddr,
+    /// The target port.
+    pub port: u16,
+    /// `NAMESPACE/NAME` of the pod, as a rule.
+    pub pod: String,
+}
+
 /// What is answered.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
@@ -59,6 +74,8 @@ pub enum Answer {
     Service(Box<ServiceAnswer>),
     /// To [`Question::Owners`].
     Owners(Vec<Owner>),
+    /// To [`Question::Endpoints`].
+    Endpoints(Vec<NamedEndpoint>),
     /// To [`Question::Wanted`].
     Wanted(Box<Wanted>),
 }
@@ -86,10 +103,25 @@ pub fn answer(question: &Question, subject: &Subject<'_>) -> Option<Answer> {
         Question::Service(name) => of_service(name),
         Question::ServiceAt(key) => subject.view.plan.owner(key).and_then(of_service),
         Question::Owners => Some(Answer::Owners(owners(subject.view.plan).collect())),
+        Question::Endpoints => Some(Answer::Endpoints(endpoints(&subject.view).collect())),
         Question::Wanted => Some(Answer::Wanted(Box::new(Wanted::of(&subject.view)))),
     }
 }
 
 fn owners(plan: &Plan) -> impl Iterator<Item = Owner> {
     plan.keys().filter_map(|key| Some(Owner { server: key.into(), service: plan.owner(&key)?.to_string() }))
+}
+/// Those of the Services that have virtual servers.
+fn endpoints<'a>(view: &View<'a>) -> impl Iterator<Item = NamedEndpoint> + 'a {
+    let (plan, state) = (view.plan, view.state);
+    let owners: BTreeSet<_> = plan.keys().filter_map(|key| plan.owner(&key)).collect();
+    owners.into_iter().flat_map(|owner| state.slices(owner)).flat_map(named)
+}
+
+fn named(slice: &EndpointSlice) -> impl Iterator<Item = NamedEndpoint> {
+    slice.endpoints.iter().enumerate().flat_map(|(index, endpoint)| {
+        let pod = slice.names.name(index).map(|name| format!("{}/{name}", slice.name.namespace));
+        let at = move |port: u16| Some(NamedEndpoint { address: endpoint.address, port, pod: pod.clone()? });
+        slice.ports.iter().filter_map(move |port| at(port.port))
+    })
 }

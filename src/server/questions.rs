@@ -51,6 +51,7 @@ fn question(path: &str) -> Option<Question> {
     match words[..] {
         ["status"] => Some(Question::Status),
         ["owners"] => Some(Question::Owners),
+        ["endpoints"] => Some(Question::Endpoints),
         ["wanted"] => Some(Question::Wanted),
         ["services", namespace, name] => Some(Question::Service(ObjectName::new(namespace, name))),
         ["service-at", protocol, address, port] => Some(Question::ServiceAt(VirtualServerKey::new(
@@ -85,6 +86,7 @@ mod tests {
         for (path, wanted) in [
             ("/v1/status", Some(Question::Status)),
             ("/v1/owners", Some(Question::Owners)),
+            ("/v1/endpoints", Some(Question::Endpoints)),
             ("/v1/wanted", Some(Question::Wanted)),
             ("/v1/services/shop/web", Some(Question::Service(ObjectName::new("shop", "web")))),
             ("/v1/service-at/udp/10.96.0.10/53", Some(Question::ServiceAt(at("10.96.0.10", Protocol::Udp)))),

@@ -16,6 +16,7 @@ pub fn trials() -> Vec<Trial> {
         trial("explain::what_somebody_changed_is_told", what_differs_is_told),
         trial("explain::a_packet_is_told_with_and_without_a_daemon", a_packet_is_told),
         trial("explain::top_shows_the_names_that_the_daemon_knows", top_shows_names),
+        trial("explain::a_list_has_the_names_that_the_daemon_knows", list_has_names),
         trial("explain::without_a_daemon_it_says_so", without_a_daemon),
         trial("explain::a_daemon_that_was_killed_leaves_the_socket_to_the_next", after_a_crash),
     ]
@@ -68,6 +69,18 @@ fn start(directory: &Path) -> Daemon {
     let flags = ["run", "--manifests", manifests, "--ipvsd-config", own, "--hostname-override", "here"];
     let pods = ["--cluster-cidr", "10.244.0.0/16", "--ipvs-sync-period", "1h"];
     Daemon::start(IPVSD, &[&flags[..], &pods].concat())
+}
+
+fn list_has_names() {
+    let stage = Stage::new();
+    let listed = || in_json(&["list", "-t", "10.96.0.1:80"], 0)["virtualServers"][0].take();
+    let names = |server: &Value| {
+        let pods = server["destinations"].as_array().unwrap().iter().map(|destination| destination["pod"].clone());
+        (server["service"].clone(), pods.collect::<Vec<_>>())
+    };
+    assert_eq!(names(&listed()), (json!("default/web"), vec![json!("default/web-a"), json!("default/web-b")]));
+    drop(stage);
+    assert_eq!(names(&listed()), (Value::Null, vec![Value::Null, Value::Null]));
 }
 
 fn told(arguments: &[&str], code: i32) -> String {

@@ -72,7 +72,7 @@ fn print(out: &mut impl Write, linux: &mut Linux, arguments: &Arguments) -> anyh
 }
 
 fn print_table(out: &mut impl Write, table: &Table, arguments: &Arguments) -> io::Result<()> {
-    if arguments.json { json::print(out, table, &Names::default()) } else { text::print(out, table, arguments.style()) }
+    if arguments.json { json::print(out, table, &Names::known()) } else { text::print(out, table, arguments.style()) }
 }
 
 /// As ipvsadm documents it: by mark, family, protocol, address and port; destinations by address and port.
