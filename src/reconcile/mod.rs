@@ -11,11 +11,12 @@ mod leftovers;
 mod localhost;
 mod netfilter;
 pub mod pace;
+mod reading;
 mod report;
 mod takeover;
 mod view;
 
-use crate::desired::drain::{Connections, Occasion};
+use crate::desired::drain::Occasion;
 use crate::desired::routes::{self, Standing};
 use crate::desired::{Drains, Inherited, Locals, Moment, Plan, Settings, untold_pods};
 use crate::diff::Steps;
@@ -27,7 +28,8 @@ use check::Check;
 use leftovers::{Clearing, Stages};
 use localhost::Localhost;
 use netfilter::Netfilter;
-use pace::{Due, Intervals, Pace};
+use pace::{Intervals, Pace};
+use reading::Reading;
 pub use report::Report;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -75,22 +77,6 @@ pub struct Reconciler<K> {
     /// When schedulers that could not be loaded are tried again.
     schedulers_again: Moment,
     localhost: Localhost,
-}
-
-/// What a pass has read before it decides.
-enum Reading {
-    Nothing,
-    All,
-    /// Everything but destinations and connections.
-    Outline,
-    Some(BTreeSet<VirtualServerKey>, Connections),
-}
-
-impl Reading {
-    /// Whether everything is to be compared.
-    fn is_whole(&self) -> bool {
-        matches!(self, Self::All | Self::Outline)
-    }
 }
 
 impl<K: Kernel> Reconciler<K> {
@@ -236,89 +222,11 @@ impl<K: Kernel> Reconciler<K> {
         }
     }
 
-    fn read(&mut self, now: Moment) -> Result<Reading, ObserveError> {
-        match self.pace.due(now) {
-            Due::Nothing => Ok(Reading::Nothing),
-            Due::DrainCheck => self.read_virtual_servers(self.drains.virtual_servers()),
-            Due::Check => {
-                self.read_whole(Scope::Outline, now)?;
-                self.check = Check::of(self.found.model.virtual_servers.keys());
-                Ok(Reading::Outline)
-            }
-            Due::Reading => {
-                self.read_whole(Scope::All, now)?;
-                self.check = Check::default();
-                Ok(Reading::All)
-            }
-        }
-    }
-
-    fn read_whole(&mut self, scope: Scope<'_>, now: Moment) -> Result<(), ObserveError> {
-        let seen = self.kernel.observe(scope)?;
-        self.plan.netfilter_mut().note_marks(&seen.model);
-        // What is wanted says what was kube-proxy's.
-        self.update_plan();
-        let seen = self.with_all_of_ours(seen)?;
-        self.take_reading(scope, seen)?;
-        self.clearing.note_found(&self.found.model);
-        if !self.state.is_in_doubt() {
-            self.inherited = Some(Inherited::default());
-        }
-        self.inherited.get_or_insert_with(|| Inherited::from(&self.found.model));
-        if self.schedulers_again <= now && !self.settings.unavailable.is_empty() {
-            let again = std::mem::take(&mut self.settings.unavailable);
-            self.state.touch(|service| is_spread_by(service, &again));
-        }
-        Ok(())
-    }
-
-    fn read_virtual_servers(&mut self, keys: BTreeSet<VirtualServerKey>) -> Result<Reading, ObserveError> {
-        let in_order: Vec<_> = keys.iter().copied().collect();
-        let mut seen = self.kernel.observe(Scope::VirtualServers(&in_order))?;
-        let known = &mut self.found.model.virtual_servers;
-        let before = keys.iter().filter_map(|key| known.remove_entry(key)).collect();
-        self.suspects.note_virtual_servers(&before, &seen.model.virtual_servers);
-        self.found.model.virtual_servers.append(&mut seen.model.virtual_servers);
-        Ok(Reading::Some(keys, seen.connections))
-    }
-
     fn update_plan(&mut self) {
         let dirty = self.state.take_dirty();
         self.touched.append(&mut self.plan.update(&self.state, &self.settings, dirty));
         let moved = self.state.take_moved();
         self.touched.extend(moved.into_iter().flat_map(|address| self.plan.of_address(address)).map(|(key, _)| key));
-    }
-
-    /// Completes a reading of everything. What was ours when last seen and is foreign now was edited by hand: it is ours
-    /// to repair. So is what kube-proxy left.
-    fn with_all_of_ours(&mut self, mut seen: Observation) -> Result<Observation, ObserveError> {
-        let Self { found, options, plan, .. } = self;
-        options.takeover.limit(&mut seen);
-        let is_ours = |key: &&VirtualServerKey| {
-            let is_wanted = plan.virtual_server(key).is_some();
-            found.model.virtual_servers.contains_key(key) || options.takeover.takes(key, &seen.model, is_wanted)
-        };
-        let untagged: Vec<_> = seen.foreign.iter().filter(is_ours).copied().collect();
-        if !untagged.is_empty() {
-            let mut again = self.kernel.observe(Scope::VirtualServers(&untagged))?;
-            seen.foreign.retain(|key| !again.model.virtual_servers.contains_key(key));
-            seen.model.virtual_servers.append(&mut again.model.virtual_servers);
-            seen.connections.append(&mut again.connections);
-        }
-        Ok(seen)
-    }
-
-    /// Puts a reading of everything in the place of the picture, which gives an outline its destinations.
-    fn take_reading(&mut self, scope: Scope<'_>, mut seen: Observation) -> Result<(), ObserveError> {
-        let Self { kernel, found: Observation { model: known, .. }, suspects, .. } = self;
-        suspects.note_outline(known, &seen.model);
-        if matches!(scope, Scope::Outline) {
-            check::complete(kernel, &mut seen.model, known)?;
-        } else {
-            suspects.note_virtual_servers(&known.virtual_servers, &seen.model.virtual_servers);
-        }
-        self.found = seen;
-        Ok(())
     }
 
     /// Decides and applies; once more if that showed that schedulers are missing, or the way from 127.0.0.1.
