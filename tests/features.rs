@@ -99,6 +99,7 @@ fn tests() -> BTreeSet<String> {
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
                 names.extend(functions(&text).chain(trials(&text)).map(str::to_owned));
+                names.extend(of_modes(&text));
             } else if path.parent().unwrap().ends_with("scenarios") {
                 names.insert(path.file_name().unwrap().to_str().unwrap().to_owned());
             }
@@ -119,6 +120,14 @@ fn trials(text: &str) -> impl Iterator<Item = &str> {
         text.split(call).skip(1).map(move |arguments| arguments.split('"').nth(1 + 2 * before))
     });
     calls.flatten()
+}
+
+/// `("...", function)` in the table of a subject whose tests run in several modes.
+fn of_modes(text: &str) -> Vec<String> {
+    let table = text.split_once("let tests: &[Test] = &[").and_then(|(_, rest)| rest.split_once("];"));
+    let Some((entries, rest)) = table else { return Vec::new() };
+    let subject = rest.split_once("mode::trials(\"").and_then(|(_, rest)| rest.split('"').next()).unwrap();
+    entries.split("(\"").skip(1).map(|entry| format!("{subject}::{}", entry.split('"').next().unwrap())).collect()
 }
 
 fn root() -> &'static Path {

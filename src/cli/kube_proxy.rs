@@ -7,8 +7,8 @@ mod precedence;
 mod values;
 
 pub use precedence::{FIELDS, Given, in_effect};
-pub use values::Version;
-use values::{boolean, gate, ip, path, socket, vmodule_item};
+pub use values::{Version, boolean};
+use values::{gate, ip, path, socket, vmodule_item};
 
 use crate::config::duration::GoDuration;
 use crate::config::kube_proxy::logging::{Quantity, VmoduleItem};
@@ -85,7 +85,7 @@ pub struct KubeProxyFlags {
     #[arg(long, value_name = "MAJOR.MINOR")]
     pub show_hidden_metrics_for_version: Option<String>,
 
-    /// ipvs, or iptables, which is served with IPVS too [default: ipvs; iptables as kube-proxy]
+    /// ipvs or iptables [default: ipvs; iptables as kube-proxy]
     #[arg(long, value_name = "MODE")]
     pub proxy_mode: Option<String>,
     /// Scheduler for Services that do not choose one: rr wrr lc wlc lblc lblcr sh mh dh sed nq fo ovf, ... [default: rr]

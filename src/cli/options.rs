@@ -1,6 +1,6 @@
 //! Flags that several subcommands share, and how they become a [`Config`].
 
-use super::kube_proxy::{FIELDS, Given, KubeProxyFlags};
+use super::kube_proxy::{FIELDS, Given, KubeProxyFlags, boolean};
 use crate::config::duration::{self, GoDuration};
 use crate::config::kube_proxy::defaults::Periods;
 use crate::config::kube_proxy::v1alpha1::{ConntrackConfiguration, KubeProxyConfiguration};
@@ -20,7 +20,13 @@ pub struct ProxyOptions {
     /// How long a removed endpoint may keep its TCP and SCTP connections; 0 cuts them at once [default: 15m]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     drain_timeout: Option<Duration>,
-    /// YAML file of ipvsd's own settings: drainTimeout. Flags count more
+    /// Have iptables rules balance where the kernel has no IPVS, instead of ending [default: true]
+    #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    ipvs_fallback: Option<bool>,
+    /// After such a start, move over to IPVS when the kernel gets it [default: false, which only says so]
+    #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    move_to_ipvs: Option<bool>,
+    /// YAML file of ipvsd's own settings: drainTimeout, netfilter, ipvsFallback, moveToIpvs. Flags count more
     #[arg(long, value_name = "FILE")]
     ipvsd_config: Option<PathBuf>,
     #[command(flatten)]
@@ -65,6 +71,8 @@ impl ProxyOptions {
             drain_timeout: self.drain_timeout.unwrap_or_else(|| own.drain_timeout()),
             netfilter: own.netfilter,
             shared_affinity: own.shared_affinity.unwrap_or(false),
+            ipvs_fallback: self.ipvs_fallback.or(own.ipvs_fallback),
+            move_to_ipvs: self.move_to_ipvs.or(own.move_to_ipvs),
             notices,
         };
         Ok(resolve(request).map_err(|error| if flags.config.is_some() { error } else { by_flag(error) })?)

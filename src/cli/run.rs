@@ -57,7 +57,9 @@ pub fn run(arguments: &Arguments, name: Name, log: &Log) -> anyhow::Result<ExitC
     let about = About { flags: in_effect(&config.effective), set_verbosity };
     match daemon::run(config, Invocation { reread: Box::new(move || proxy.resolve(name)), about })? {
         Ended::Stopped => Ok(ExitCode::SUCCESS),
-        Ended::ConfigurationChanged => Err(daemon::restart_in_place()).context("the program cannot be started anew"),
+        Ended::ConfigurationChanged | Ended::IpvsAppeared => {
+            Err(daemon::restart_in_place()).context("the program cannot be started anew")
+        }
     }
 }
 

@@ -12,7 +12,7 @@ pub mod network;
 pub mod own;
 pub mod resolve;
 
-use crate::desired::Settings;
+use crate::desired::{NetfilterSettings, Settings};
 use crate::kernel::node_setup::NodeSetup;
 pub use crate::model::duration;
 use crate::reconcile::Options;
@@ -30,6 +30,8 @@ use std::time::Duration;
 pub struct Config {
     /// Where Services come from.
     pub input: Input,
+    /// What balances.
+    pub mode: Mode,
     /// How Services are balanced that say nothing about it, and which of the node's addresses have node ports.
     pub settings: Settings,
     /// How often, and for how long.
@@ -54,6 +56,20 @@ pub struct Config {
     pub notices: Vec<String>,
     /// All this as kube-proxy has it in effect.
     pub effective: KubeProxyConfiguration,
+}
+
+/// What balances, as the operator wants it: kube-proxy's modes of these names.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mode {
+    /// IPVS.
+    Ipvs {
+        /// What netfilter is told where the kernel has no IPVS and rules balance instead; none forbids that.
+        fallback: Option<NetfilterSettings>,
+        /// Whether the program moves over to IPVS where a kernel that had none gets it.
+        moves_over: bool,
+    },
+    /// Netfilter's rules.
+    Iptables,
 }
 
 /// Where Services and EndpointSlices come from.

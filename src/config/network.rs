@@ -5,7 +5,7 @@ use super::kube_proxy::v1alpha1::KubeProxyConfiguration;
 use super::resolve::Checks;
 use crate::desired::{self, NetfilterSettings, NodePortAddresses};
 use crate::model::Family;
-use crate::model::netfilter::{DeviceName, MasqueradeBit};
+use crate::model::netfilter::{Balancing, DeviceName, MasqueradeBit};
 use crate::state::Families;
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -127,6 +127,8 @@ pub(super) fn netfilter(detect_local: &DetectLocal, masquerade: Masquerade) -> N
             DetectLocal::BridgeInterface(name) => device(name, desired::DetectLocal::Bridge),
             DetectLocal::InterfaceNamePrefix(prefix) => device(prefix, desired::DetectLocal::DevicePrefix),
         },
+        // What the node can do is known at the start.
+        balancing: Balancing::Ipvs,
     }
 }
 

@@ -4,6 +4,8 @@
 //! drainTimeout: 15m
 //! netfilter: true
 //! sharedAffinity: false
+//! ipvsFallback: true
+//! moveToIpvs: false
 //! ```
 //!
 //! It is small and strict: an unknown key is an error, since nobody else reads it.
@@ -29,6 +31,10 @@ pub struct OwnSettings {
     /// Whether a client of a Service with affinity has one endpoint by all addresses of a port, also when its timeout is
     /// over; not where a scheduler was chosen. If nobody says, it has one by each address, as with kube-proxy.
     pub shared_affinity: Option<bool>,
+    /// Whether rules balance where IPVS is wanted and the kernel has none; otherwise the program ends there. True.
+    pub ipvs_fallback: Option<bool>,
+    /// Whether the program moves over to IPVS where a kernel that had none gets it, rather than to say so only. False.
+    pub move_to_ipvs: Option<bool>,
 }
 
 /// Why a file has no settings.

@@ -24,7 +24,7 @@ pub struct Look {
 /// # Errors
 /// When one of them cannot be read.
 pub fn look() -> anyhow::Result<Look> {
-    let mut linux = Linux::open()?.with_netfilter()?;
+    let mut linux = Linux::open_as_found()?.with_netfilter()?;
     let kernel = linux.observe(Scope::All)?;
     let node = runtime()?.block_on(async { NodeWatch::open().await?.read().await });
     Ok(Look { kernel, node: node.context("cannot read this node's addresses")?, linux })
@@ -35,7 +35,7 @@ pub fn look() -> anyhow::Result<Look> {
 /// # Errors
 /// When it cannot be read.
 pub fn look_for(ours: &BTreeSet<VirtualServerKey>) -> anyhow::Result<Observation> {
-    let mut linux = Linux::open()?.with_netfilter()?;
+    let mut linux = Linux::open_as_found()?.with_netfilter()?;
     let mut seen = linux.observe(Scope::All)?;
     let edited: Vec<_> = seen.foreign.intersection(ours).copied().collect();
     if !edited.is_empty() {

@@ -2,11 +2,13 @@
 //!
 //! [`run`] is the daemon; `short` has the short lives of the same parts: one pass, a preview, a clean-up.
 
+mod balancer;
 mod cluster;
 mod configuration;
 mod heap;
 mod inspection;
 mod journal;
+mod leftovers;
 mod look;
 mod node;
 mod probe;
@@ -20,15 +22,17 @@ mod trouble;
 mod watch;
 mod wheel;
 
-use crate::config::{Config, Input};
+use crate::config::{Config, Input, Mode};
 use crate::health::{Health, SharedHealth};
 use crate::kernel::linux::Linux;
 use crate::metrics::{Feature, Metrics};
 use crate::reconcile::Reconciler;
 use crate::server::system_clock;
-use crate::source::kube::Occurrence;
+use crate::source::kube::{Events, Occurrence};
 use anyhow::Context;
+use balancer::Choice;
 use configuration::Configuration;
+use leftovers::Leftovers;
 use service_manager::ServiceManager;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
@@ -54,6 +58,8 @@ pub enum Ended {
     Stopped,
     /// Because the configuration changed: the program is to be started anew.
     ConfigurationChanged,
+    /// Because the kernel has IPVS now, and the program is to move over: it is to be started anew.
+    IpvsAppeared,
 }
 
 /// What the daemon cannot know of itself.
@@ -73,14 +79,24 @@ pub fn run(config: Config, invocation: Invocation) -> anyhow::Result<Ended> {
     heap::share();
     config.notices.iter().for_each(|notice| info!("configuration: {notice}"));
     let node_name = node::name(&config)?;
-    let kernel = node::prepared_kernel(&config)?;
-    let ended = runtime()?.block_on(live(config, invocation, (kernel, &node_name)))?;
+    let (kernel, choice) = balancer::prepare(&config)?;
+    let node = Node { kernel, choice, name: &node_name };
+    let ended = runtime()?.block_on(live(config, invocation, node))?;
     info!("stopped; the kernel stays as it is");
     Ok(ended)
 }
 
-async fn live(config: Config, invocation: Invocation, (kernel, node): (Linux, &str)) -> anyhow::Result<Ended> {
+/// The node that the daemon is on.
+struct Node<'a> {
+    kernel: Linux,
+    choice: Choice,
+    name: &'a str,
+}
+
+async fn live(config: Config, invocation: Invocation, node: Node<'_>) -> anyhow::Result<Ended> {
+    let Node { kernel, choice, name: node } = node;
     let shared = shared(&config)?;
+    shared.metrics.mode(choice.mode(), choice.why());
     if let Input::Cluster(connection) = &config.input {
         cluster::check_access(connection).await.context("there is no way to the cluster")?;
     }
@@ -94,27 +110,57 @@ async fn live(config: Config, invocation: Invocation, (kernel, node): (Linux, &s
         wheel_sender.send(message)?;
     }
     inspection::start(&wheel_sender);
-    let mut fatal = servers::start(&config, invocation.about, &shared, events.as_ref());
+    let pages = servers::Pages { about: invocation.about, mode: choice.mode() };
+    let mut fatal = servers::start(&config, pages, &shared, events.as_ref());
     let (health_checks, wanted) = tokio::sync::watch::channel(HealthChecks::default());
     tokio::spawn(servers::serve_health_checks(wanted, shared.clone(), events.clone()));
     let telemetry = Telemetry::new(shared.clone(), health_checks);
-    let reconciler = Reconciler::new(kernel, node::settings(&config), config.options.clone());
+    let leftovers = leftovers_of_ipvs(&config, &kernel);
+    let reconciler = Reconciler::new(kernel, choice.settings(&config), choice.options(&config));
     let (end_sender, end) = oneshot::channel();
-    let wheel = turn(Wheel::new(reconciler, Some(telemetry)), inbox, end_sender)?;
-    info!(input = %config.input, node, "started");
-    if let Some(events) = &events {
-        events.write(Occurrence::Starting);
-    }
+    let wheel = Wheel::new(reconciler, Some(telemetry)).with_leftovers(leftovers);
+    let wheel = turn(wheel, inbox, end_sender)?;
+    info!(input = %config.input, node, mode = choice.mode(), "started");
+    tell_start(events.as_ref(), &choice);
+    let moving = moving(config.clone(), choice, events.clone());
     let mut configuration = Configuration::watch(config, invocation.reread, Arc::clone(&shared.metrics));
     let ended = select! {
         stopped = sources.watch(&wheel_sender, end) => stopped.map(|()| Ended::Stopped),
         () = configuration.changed() => Ok(Ended::ConfigurationChanged),
+        () = moving => Ok(Ended::IpvsAppeared),
         Some(error) = fatal.recv() => Err(error.into()),
     };
     // If the wheel is gone already, joining it tells how.
     let _ = wheel_sender.send(Message::Stop);
     wheel.join().map_err(|_| anyhow::anyhow!("the reconciler ended in a panic; the kernel stays as it is"))?;
     ended
+}
+
+/// Where IPVS balances there are none: what it has is compared with what is wanted like all else.
+fn leftovers_of_ipvs(config: &Config, kernel: &Linux) -> Option<Leftovers> {
+    if kernel.has_ipvs() { None } else { leftovers::find(config) }
+}
+
+fn tell_start(events: Option<&Events>, choice: &Choice) {
+    let Some(events) = events else { return };
+    events.write(Occurrence::Starting);
+    if let Some(why) = choice.fallback() {
+        events.write(Occurrence::FellBack(why.to_owned()));
+    }
+}
+
+/// Says when IPVS appears that was missed, and returns then if the program is to move over.
+async fn moving(config: Config, choice: Choice, events: Option<Events>) {
+    balancer::ipvs_appeared(&config, &choice).await;
+    let moves_over = matches!(config.mode, Mode::Ipvs { moves_over: true, .. });
+    let then = if moves_over { "moving over to it" } else { "the next start moves over to it" };
+    info!("the kernel has IPVS now: {then}");
+    if let Some(events) = events {
+        events.write(Occurrence::IpvsAppeared(format!("the kernel has IPVS now: {then}")));
+    }
+    if !moves_over {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Turns the wheel on a thread of its own. `ended` is dropped on every way out of it.

@@ -1,17 +1,14 @@
-//! This node at the start: what it is called, which families it has, and whether its kernel can balance.
+//! This node at the start: what it is called, and which families it has.
 
-use super::probe;
 use crate::config::families::Families;
 use crate::config::{self, Config};
 use crate::desired::{NetfilterSettings, Settings};
-use crate::kernel::linux::{Linux, OpenError};
-use crate::kernel::node_setup;
 use crate::model::Family;
 use crate::source::node::host_name;
 use crate::state::Node;
 use anyhow::Context;
 use std::fs;
-use tracing::{info, warn};
+use tracing::warn;
 
 /// The node's name: the operator's, else the machine's.
 ///
@@ -51,42 +48,14 @@ pub fn check_families(config: &Config, node: &Node) -> anyhow::Result<()> {
 
 /// What the deciding depends on, with the families of netfilter's sets and rules that this node has.
 pub fn settings(config: &Config) -> Settings {
+    Settings { netfilter: config.settings.netfilter.clone().map(of_families), ..config.settings.clone() }
+}
+
+/// The same settings for the families that this node has.
+pub fn of_families(netfilter: NetfilterSettings) -> NetfilterSettings {
     let has = families();
-    let of_node = |netfilter: NetfilterSettings| NetfilterSettings {
+    NetfilterSettings {
         families: netfilter.families.iter().filter(|family| has.contains(family)).collect(),
         ..netfilter
-    };
-    Settings { netfilter: config.settings.netfilter.clone().map(of_node), ..config.settings.clone() }
-}
-
-/// Opens the kernel, with netfilter if that is to be programmed.
-///
-/// # Errors
-/// When it cannot be opened.
-pub fn kernel(config: &Config) -> Result<Linux, OpenError> {
-    let kernel = Linux::open()?;
-    if config.settings.netfilter.is_some() { kernel.with_netfilter() } else { Ok(kernel) }
-}
-
-/// Opens the kernel, sets what balancing needs and what the operator wants, and proves that it can balance.
-///
-/// # Errors
-/// When it cannot.
-pub fn prepared_kernel(config: &Config) -> anyhow::Result<Linux> {
-    let mut kernel = kernel(config)?;
-    let prepared = node_setup::prepare(&config.node, &mut kernel)?;
-    for setting in prepared.set {
-        info!("set {setting}");
     }
-    for unset in prepared.unset {
-        warn!("{unset}: {}", unset.source);
-    }
-    let scheduler = config.settings.scheduling.scheduler;
-    probe::probe(&mut kernel, scheduler).with_context(|| {
-        format!(
-            "this kernel cannot balance with the scheduler {scheduler}; load its module (`modprobe ip_vs_{scheduler}`) \
-             or choose another one"
-        )
-    })?;
-    Ok(kernel)
 }

@@ -16,9 +16,6 @@ use tracing::{info, warn};
 /// How often a health check's port is tried again that could not be had.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// The word on `/proxyMode`.
-const MODE: &str = "ipvs";
-
 /// What the pages at the metrics port say of this process.
 pub struct About {
     /// Flags with their values.
@@ -27,8 +24,16 @@ pub struct About {
     pub set_verbosity: SetVerbosity,
 }
 
+/// What the pages at the metrics port say.
+pub struct Pages {
+    /// Of this process.
+    pub about: About,
+    /// The word on `/proxyMode`.
+    pub mode: &'static str,
+}
+
 /// Starts the servers that the configuration asks for. Receives why the process must end, if one of them may end it.
-pub fn start(config: &Config, about: About, shared: &Shared, events: Option<&Events>) -> mpsc::Receiver<BindError> {
+pub fn start(config: &Config, said: Pages, shared: &Shared, events: Option<&Events>) -> mpsc::Receiver<BindError> {
     let (fatal, ended) = mpsc::channel(1);
     let Addresses { healthz, metrics, hard_fail, .. } = config.servers;
     let servers = [
@@ -39,7 +44,7 @@ pub fn start(config: &Config, about: About, shared: &Shared, events: Option<&Eve
             (Server { name: "healthz", address, hard_fail }, handler, occurrence)
         }),
         metrics.map(|address| {
-            let handler = pages(config, about, shared).handler();
+            let handler = pages(config, said, shared).handler();
             let occurrence: fn(String) -> Occurrence = Occurrence::MetricsServerFailed;
             (Server { name: "metrics", address, hard_fail }, handler, occurrence)
         }),
@@ -56,14 +61,14 @@ pub fn start(config: &Config, about: About, shared: &Shared, events: Option<&Eve
     ended
 }
 
-fn pages(config: &Config, about: About, shared: &Shared) -> MetricsPages {
+fn pages(config: &Config, Pages { about, mode }: Pages, shared: &Shared) -> MetricsPages {
     let configz = config.effective.configz();
     MetricsPages {
         metrics: Arc::clone(&shared.metrics),
         health: shared.health.clone(),
         clock: Arc::clone(&shared.clock),
         started: (shared.clock)(),
-        mode: MODE,
+        mode,
         configz: Arc::new(move || configz.clone()),
         flags: about.flags,
         set_verbosity: config.servers.profiling.then_some(about.set_verbosity),

@@ -1,15 +1,14 @@
 //! The short lives of the daemon's parts: one pass (`run --once`), a preview (`diff`), preparing the node (`--init-only`)
 //! and a clean-up.
 
-use super::node::{self, prepared_kernel};
 use super::runtime;
 use super::watch::{Listener, Sources};
 use super::wheel::{Message, Wheel};
-use crate::config::Config;
+use super::{balancer, node};
+use crate::config::{Config, Mode};
 use crate::desired::{Moment, Settings};
 use crate::kernel::linux::{Linux, OpenError};
-use crate::kernel::netfilter::{Alone, Netfilter};
-use crate::kernel::{Kernel, modules};
+use crate::kernel::modules;
 use crate::model::{Op, SchedulerName};
 use crate::reconcile::{Options, Reconciler, Report, Takeover};
 use crate::state::{Change, Problem};
@@ -25,9 +24,9 @@ const ATTEMPTS: usize = 5;
 /// # Errors
 /// As [`super::run`], and when the input cannot be read.
 pub fn run_once(config: &Config) -> anyhow::Result<bool> {
-    let kernel = prepared_kernel(config)?;
+    let (kernel, choice) = balancer::prepare(config)?;
     let first = first_messages(config)?;
-    let mut wheel = Wheel::new(Reconciler::new(kernel, node::settings(config), config.options.clone()), None);
+    let mut wheel = Wheel::new(Reconciler::new(kernel, choice.settings(config), choice.options(config)), None);
     for message in first {
         wheel.take(message);
     }
@@ -47,7 +46,8 @@ pub fn run_once(config: &Config) -> anyhow::Result<bool> {
 /// # Errors
 /// When the input or the kernel cannot be read.
 pub fn preview(config: &Config) -> anyhow::Result<(Vec<Op>, Vec<Problem>)> {
-    let mut reconciler = Reconciler::new(node::kernel(config)?, node::settings(config), config.options.clone());
+    let (kernel, choice) = balancer::open(config)?;
+    let mut reconciler = Reconciler::new(kernel, choice.settings(config), choice.options(config));
     let mut problems = Vec::new();
     for message in first_messages(config)? {
         match message {
@@ -69,11 +69,13 @@ pub fn preview(config: &Config) -> anyhow::Result<(Vec<Op>, Vec<Problem>)> {
 /// # Errors
 /// As [`super::run`], as far as the kernel is concerned.
 pub fn init_only(config: &Config) -> anyhow::Result<()> {
-    // The second one is for affinity.
-    for missing in modules::load_needed([config.settings.scheduling.scheduler, SchedulerName::MH]) {
-        warn!("{missing}");
+    if config.mode != Mode::Iptables {
+        // The second one is for affinity.
+        for missing in modules::load_needed([config.settings.scheduling.scheduler, SchedulerName::MH]) {
+            warn!("{missing}");
+        }
     }
-    prepared_kernel(config).map(drop)
+    balancer::prepare(config).map(drop)
 }
 
 /// Removes everything ipvsd made, without waiting for connections: a pass like any other, with nothing wanted.
@@ -82,15 +84,10 @@ pub fn init_only(config: &Config) -> anyhow::Result<()> {
 /// # Errors
 /// When the kernel cannot be opened or read.
 pub fn cleanup(takeover: Takeover) -> anyhow::Result<Report> {
-    match Linux::open() {
-        Err(OpenError::ModuleMissing { .. }) if takeover != Takeover::Nothing => {
-            clean(Alone(Netfilter::open()?), takeover)
-        }
-        kernel => clean(kernel?.with_netfilter()?, takeover),
-    }
-}
-
-fn clean(kernel: impl Kernel, takeover: Takeover) -> anyhow::Result<Report> {
+    let kernel = match Linux::open() {
+        Err(OpenError::ModuleMissing { .. }) => Linux::open_nat()?,
+        kernel => kernel?.with_netfilter()?,
+    };
     let options = Options { takeover, ..Options::default() };
     let mut reconciler = Reconciler::new(kernel, Settings::default(), options);
     let mut report = reconciler.pass(Moment::ZERO);

@@ -2,6 +2,7 @@
 
 use super::inspection::Asked;
 use super::journal::Journal;
+use super::leftovers::Leftovers;
 use super::service_manager::ServiceManager;
 use super::telemetry::Telemetry;
 use crate::desired::Moment;
@@ -13,6 +14,7 @@ use crate::state::{Change, Node, Problem};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
+use tracing::info;
 
 /// What the wheel is told.
 #[derive(Debug)]
@@ -47,8 +49,12 @@ pub struct Wheel<K> {
     journal: Journal,
     /// Tells the world outside, if somebody may look.
     telemetry: Option<Telemetry>,
+    /// IPVS's virtual servers of before, as long as there are any.
+    leftovers: Option<Leftovers>,
     /// What is wrong with the input, as last told.
     source_problems: Vec<Problem>,
+    /// Whether a pass has programmed everything.
+    others_serve: bool,
     /// Whether the input is known. Before that nothing may be decided: it would be to withdraw everything.
     is_informed: bool,
     /// What the last pass came to; none before the first.
@@ -64,11 +70,18 @@ impl<K: Kernel> Wheel<K> {
             reconciler,
             journal: Journal::default(),
             telemetry,
+            leftovers: None,
             source_problems: Vec::new(),
+            others_serve: false,
             is_informed: false,
             last_pass: None,
             epoch: Instant::now(),
         }
+    }
+
+    /// The same, which also has these leave in peace, once others serve in their place.
+    pub fn with_leftovers(self, leftovers: Option<Leftovers>) -> Self {
+        Self { leftovers, ..self }
     }
 
     /// Turns until [`Message::Stop`] comes or nobody can send any more.
@@ -87,8 +100,12 @@ impl<K: Kernel> Wheel<K> {
             if matches!(next, Err(RecvTimeoutError::Disconnected)) {
                 return;
             }
-            if self.wait().is_zero() {
-                manager.passed(&self.turn());
+            if self.reconciler_wait().is_zero() {
+                let report = self.turn();
+                manager.passed(&report);
+                self.others_serve |= report.is_good();
+            } else if self.wait().is_zero() {
+                self.drain_leftovers();
             } else if self.reconciler.is_checking() {
                 self.check();
             }
@@ -147,10 +164,29 @@ impl<K: Kernel> Wheel<K> {
 
     /// How long until the next pass is due.
     pub fn wait(&self) -> Duration {
+        let leftovers = self.leftovers.as_ref().filter(|_| self.others_serve);
+        let leftovers = leftovers.map_or(Duration::MAX, |leftovers| leftovers.next().saturating_sub(self.now()));
+        self.reconciler_wait().min(leftovers)
+    }
+
+    fn reconciler_wait(&self) -> Duration {
         if !self.is_informed {
             return Duration::MAX;
         }
         self.reconciler.next().saturating_sub(self.now())
+    }
+
+    /// Looks after what is left of IPVS, until nothing is.
+    fn drain_leftovers(&mut self) {
+        let now = self.now();
+        let Some(leftovers) = &mut self.leftovers else { return };
+        let report = leftovers.pass(now);
+        if report.changes() > 0 {
+            info!(draining = report.draining, "virtual servers of IPVS make way: {report}");
+        }
+        if report.is_good() && report.draining == 0 {
+            self.leftovers = None;
+        }
     }
 
     /// How many problems stand.

@@ -10,10 +10,11 @@ use crate::state::{Scheduling, Service};
 
 /// The settings of a Service's virtual servers in one family.
 pub fn spec(service: &Service, family: Family, settings: &Settings) -> VirtualServerSpec {
+    let by_rules = settings.balances_by_nat().then(|| Scheduling::with_usual_flags(SchedulerName::RANDOM));
     let chosen = service.scheduling.filter(|_| missing_scheduler(service, settings).is_none());
     let is_shared = settings.shares_affinity && service.scheduling.is_none() && service.affinity.is_some();
     let shared = || by_client(settings).filter(|_| is_shared);
-    let Scheduling { scheduler, flags } = chosen.or_else(shared).unwrap_or(settings.scheduling);
+    let Scheduling { scheduler, flags } = by_rules.or(chosen).or_else(shared).unwrap_or(settings.scheduling);
     // Each client for itself: the longest prefix.
     let persistence = service.affinity.map(|timeout| Persistence { timeout, prefix: family.bits() });
     VirtualServerSpec { scheduler, flags, persistence }
@@ -23,8 +24,9 @@ pub fn spec(service: &Service, family: Family, settings: &Settings) -> VirtualSe
 ///
 /// With persistence a virtual server by mark does not translate ports (`ip_vs_sched_persist`: a template of a mark has
 /// none). So there a client keeps its endpoint by hashing its address, which is stable as long as the endpoints are.
+/// Netfilter's rules have no such limit.
 pub fn short_circuit_spec(spec: VirtualServerSpec, settings: &Settings) -> VirtualServerSpec {
-    if spec.persistence.is_none() {
+    if spec.persistence.is_none() || settings.balances_by_nat() {
         return spec;
     }
     let Scheduling { scheduler, flags } = by_client(settings).unwrap_or(BY_CLIENT_WITHOUT_MAGLEV);

@@ -19,6 +19,7 @@ pub mod plan;
 pub mod routes;
 
 use crate::model::SchedulerName;
+use crate::model::netfilter::Balancing;
 use crate::state::Scheduling;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -50,6 +51,13 @@ pub struct Settings {
     pub external_ips_allowed: bool,
     /// About masquerading and the rules around VIPs; none where ipvsd keeps off netfilter.
     pub netfilter: Option<NetfilterSettings>,
+}
+
+impl Settings {
+    /// Whether netfilter's rules balance, which have one way to choose a destination.
+    pub fn balances_by_nat(&self) -> bool {
+        self.netfilter.as_ref().is_some_and(|netfilter| netfilter.balancing != Balancing::Ipvs)
+    }
 }
 
 impl Default for Settings {

@@ -1,6 +1,6 @@
 //! A kernel in memory that refuses what Linux refuses, counts what it costs and prints its state.
 
-use super::iptables::Failed;
+use super::iptables::{Blame, Failed};
 use super::{Cause, Errno, Failure, FlowsError, Forgotten, Kernel, Observation, ObserveError, Scope};
 use crate::model::netfilter::{SetKey, SetKind};
 use crate::model::op::Refusal;
@@ -171,7 +171,7 @@ impl FakeKernel {
         match op {
             Op::SetRules(family, _) if !SetKind::ALL.iter().all(|kind| self.has_set(*kind, *family)) => {
                 let reason = "a rule refers to a set that does not exist".into();
-                Err(Cause::Rules(Failed { program: "iptables-restore".into(), reason }))
+                Err(Cause::Rules(Failed { program: "iptables-restore".into(), reason, blame: Blame::Missing }))
             }
             Op::DestroySet(key) if self.model.sets.contains_key(key) && self.model.rules.contains_key(&key.family) => {
                 Err(Cause::Refused(Errno::EBUSY))

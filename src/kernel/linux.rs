@@ -1,73 +1,44 @@
-//! The kernel that this thread's network namespace belongs to: IPVS and routes over netlink.
+//! The kernel that this thread's network namespace belongs to: routes over netlink, and what balances, IPVS or netfilter.
 //!
-//! What the messages look like is in `ipvs` and `route`, how they travel in `netlink`; here is what is asked, in
-//! which order, and what an errno means for which operation.
+//! What the messages look like is in `route`, how they travel in `netlink`; here is what is asked of whom, in which order,
+//! and what an errno means for which operation on routes.
 
-mod inspect;
 mod look;
 
+use super::answer::data;
 use super::conntrack::Conntrack;
-use super::ipvs::encode::Encoder;
-use super::ipvs::{self, DestinationEntry, Identity, Info, Timeouts, VirtualServerEntry};
+use super::ipvs::Timeouts;
+use super::ipvs::handle::Ipvs;
+use super::ipvs::sync::SyncDaemon;
+use super::nat::entry;
 use super::netfilter::Netfilter;
-use super::netlink::family::{self, FamilyError};
-use super::netlink::{Answer, Counters, Malformed, Socket, socket::RECEIVE_BUFFER};
-use super::{
-    Cause, Errno, Failure, Forgotten, Kernel, Observation, ObserveError, Scope, device, localhost, modules, route,
-};
-use crate::model::{Destinations, Family, Kept, Model, Op, Phase, SchedulerName, VirtualServer, VirtualServerKey};
+use super::netlink::{Answer, Counters, Socket, socket::RECEIVE_BUFFER};
+use super::{Cause, Errno, Failure, Forgotten, Kernel, Observation, ObserveError, Scope, device, localhost, route};
+use crate::model::{Family, Kept, Model, Op, Phase, VirtualServerKey};
 use neli::consts::socket::NlFamily;
 use std::collections::BTreeSet;
-use std::io;
+use std::fmt;
 use std::net::IpAddr;
 
-pub use inspect::Table;
+pub use super::ipvs::handle::{OpenError, Table};
 
-const VIRTUAL_SERVERS: &str = "virtual servers";
-const DESTINATIONS: &str = "destinations";
 const ROUTES: &str = "routes";
 const DEVICE: &str = "kube-proxy's device";
+
+/// Whoever asks for it of a kernel where netfilter balances.
+const NO_IPVS: ObserveError = ObserveError::Refused { what: "IPVS", errno: Errno::EOPNOTSUPP };
 
 /// Whoever keeps off netfilter asks for none of it.
 const NO_NETFILTER: Cause = Cause::Refused(Errno::EOPNOTSUPP);
 
 /// The kernel. Its sockets stay in the network namespace of the thread that opened it.
 pub struct Linux {
-    generic: Socket,
+    /// None where netfilter balances in its place.
+    ipvs: Option<Ipvs>,
     route: Socket,
     conntrack: Conntrack,
     /// None where ipvsd is to keep off it.
     netfilter: Option<Netfilter>,
-    ipvs: Encoder,
-    info: Info,
-    /// Schedulers that modprobe was run for: it is run once for each, whatever came of it.
-    tried: BTreeSet<SchedulerName>,
-}
-
-/// Why the kernel cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// No netlink socket.
-    #[error("cannot open a netlink socket")]
-    Socket(#[from] io::Error),
-    /// No IPVS.
-    #[error(
-        "the kernel has no IPVS: the module ip_vs is not loaded, and {loading}; load it on the host with \
-         `modprobe ip_vs`, and at every boot by a line `ip_vs` in /etc/modules-load.d/ipvsd.conf"
-    )]
-    ModuleMissing {
-        /// What came of loading it.
-        loading: modules::Loading,
-    },
-    /// No permission.
-    #[error("not permitted to program IPVS: CAP_NET_ADMIN is needed; run it as root")]
-    NotPermitted,
-    /// The family's number is not known.
-    #[error("cannot find IPVS in generic netlink")]
-    Family(#[source] FamilyError),
-    /// IPVS does not answer.
-    #[error("IPVS does not say which version it is")]
-    Info(#[source] ObserveError),
 }
 
 impl Linux {
@@ -76,14 +47,47 @@ impl Linux {
     /// # Errors
     /// IPVS or the permission to use it is missing.
     pub fn open() -> Result<Self, OpenError> {
-        let mut generic = Socket::open(NlFamily::Generic, RECEIVE_BUFFER)?;
+        Self::with_ipvs(true)
+    }
+
+    /// The same without loading anything: where the module is missing, it is missing.
+    ///
+    /// # Errors
+    /// IPVS or the permission to use it is missing.
+    pub fn open_as_is() -> Result<Self, OpenError> {
+        Self::with_ipvs(false)
+    }
+
+    /// Opens the kernel with netfilter's rules as what balances.
+    ///
+    /// # Errors
+    /// No socket.
+    pub fn open_nat() -> Result<Self, OpenError> {
         let route = Socket::open(NlFamily::Route, RECEIVE_BUFFER)?;
-        let ipvs = Encoder { family: ipvs_family(&mut generic)? };
-        let info = match info(&mut generic, ipvs) {
-            Err(ObserveError::Refused { errno: Errno::EPERM, .. }) => Err(OpenError::NotPermitted),
-            info => info.map_err(OpenError::Info),
-        }?;
-        Ok(Self { generic, route, conntrack: Conntrack::open(), netfilter: None, ipvs, info, tried: BTreeSet::new() })
+        let netfilter = Some(Netfilter::open()?.with_nat());
+        Ok(Self { ipvs: None, route, conntrack: Conntrack::open(), netfilter })
+    }
+
+    /// Opens what balances on this node now: netfilter's rules, where there are virtual servers in them or IPVS is missing.
+    ///
+    /// # Errors
+    /// There is neither.
+    pub fn open_as_found() -> Result<Self, OpenError> {
+        let mut nat = Self::open_nat()?;
+        // Who may not read rules may still read IPVS, and is told what is missing for that.
+        if nat.observe(Scope::All).is_ok_and(|seen| !seen.model.virtual_servers.is_empty()) {
+            return Ok(nat);
+        }
+        match Self::open() {
+            Err(OpenError::ModuleMissing { .. }) => Ok(nat),
+            opened => opened,
+        }
+    }
+
+    fn with_ipvs(loads: bool) -> Result<Self, OpenError> {
+        let ipvs = Ipvs::open(loads)?;
+        let route = Socket::open(NlFamily::Route, RECEIVE_BUFFER)?;
+        Ok(Self { ipvs: Some(ipvs), route, conntrack: Conntrack::open(), netfilter: None })
     }
 
     /// The same kernel, read and programmed with netfilter's sets and rules.
@@ -91,28 +95,63 @@ impl Linux {
     /// # Errors
     /// No socket.
     pub fn with_netfilter(self) -> Result<Self, OpenError> {
-        Ok(Self { netfilter: Some(Netfilter::open()?), ..self })
+        match self.ipvs {
+            Some(_) => Ok(Self { netfilter: Some(Netfilter::open()?), ..self }),
+            None => Ok(self),
+        }
+    }
+
+    /// Whether IPVS balances, and not netfilter.
+    pub fn has_ipvs(&self) -> bool {
+        self.ipvs.is_some()
     }
 
     /// What talking to the kernel has cost since it was opened.
     pub fn counters(&self) -> Counters {
         let netfilter = self.netfilter.as_ref().map(Netfilter::counters).unwrap_or_default();
-        self.generic.counters() + self.route.counters() + self.conntrack.counters() + netfilter
+        let ipvs = self.ipvs.as_ref().map(Ipvs::counters).unwrap_or_default();
+        ipvs + self.route.counters() + self.conntrack.counters() + netfilter
+    }
+
+    /// Reads everything that IPVS holds, ours or not, or what netfilter's rules hold in its place.
+    ///
+    /// # Errors
+    /// Any failure to read all of it.
+    pub fn table(&mut self) -> Result<Table, ObserveError> {
+        match &mut self.ipvs {
+            Some(ipvs) => ipvs.table(),
+            None => Ok(entry::table(self.observe(Scope::All)?.model.virtual_servers.iter())),
+        }
+    }
+
+    /// Reads one virtual server; the table is empty if there is none.
+    ///
+    /// # Errors
+    /// Any failure to read all of it.
+    pub fn table_of(&mut self, key: VirtualServerKey) -> Result<Table, ObserveError> {
+        match &mut self.ipvs {
+            Some(ipvs) => ipvs.table_of(key),
+            None => {
+                let seen = self.observe(Scope::All)?.model.virtual_servers;
+                Ok(entry::table(seen.get_key_value(&key).into_iter()))
+            }
+        }
+    }
+
+    /// The sync daemons that run in this network namespace, the master first.
+    ///
+    /// # Errors
+    /// Any failure to read all of it, or that there is no IPVS.
+    pub fn sync_daemons(&mut self) -> Result<Vec<SyncDaemon>, ObserveError> {
+        self.ipvs.as_mut().ok_or(NO_IPVS)?.sync_daemons()
     }
 
     /// IPVS's timeouts in this network namespace.
     ///
     /// # Errors
-    /// The kernel does not answer.
+    /// The kernel does not answer, or there is no IPVS.
     pub fn timeouts(&mut self) -> Result<Timeouts, ObserveError> {
-        let (ipvs, what) = (self.ipvs, "timeouts");
-        let mut found = Err(ObserveError::Malformed { what, detail: "no answer".into() });
-        self.generic.exchange(
-            [()],
-            |batch, ()| ipvs.timeouts(batch),
-            |(), answer| found = data(what, answer, ipvs::decode::timeouts),
-        );
-        found
+        self.ipvs.as_mut().ok_or(NO_IPVS)?.timeouts()
     }
 
     /// Sets IPVS's timeouts in this network namespace.
@@ -120,65 +159,7 @@ impl Linux {
     /// # Errors
     /// The kernel refuses, as it does with more seconds than it can count.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), Errno> {
-        let ipvs = self.ipvs;
-        let mut outcome = Ok(());
-        self.generic.exchange(
-            [timeouts],
-            |batch, timeouts| ipvs.set_timeouts(batch, timeouts),
-            |_, answer| match answer {
-                Answer::Data(_) => {}
-                Answer::Refused(errno) | Answer::Lost(errno) => outcome = Err(errno),
-            },
-        );
-        outcome
-    }
-
-    fn virtual_servers(&mut self) -> Result<Vec<VirtualServerEntry>, ObserveError> {
-        let ipvs = self.ipvs;
-        let decode = |payload: &[u8]| ipvs::decode::service(payload).map(Some);
-        self.generic.dump(VIRTUAL_SERVERS, |batch, flags| ipvs.services(batch, flags), decode)
-    }
-
-    /// The destinations of a virtual server; none if it is gone, as the kernel does not tell the two apart.
-    fn destinations(&mut self, of: Identity) -> Result<Vec<DestinationEntry>, ObserveError> {
-        let ipvs = self.ipvs;
-        let decode = |payload: &[u8]| ipvs::decode::destination(payload, of.family()).map(Some);
-        self.generic.dump(DESTINATIONS, |batch, flags| ipvs.destinations(batch, flags, of), decode)
-    }
-
-    /// Those of these virtual servers that exist.
-    fn virtual_servers_by_key(&mut self, keys: &[VirtualServerKey]) -> Result<Vec<VirtualServerEntry>, ObserveError> {
-        let ipvs = self.ipvs;
-        let mut found = Ok(Vec::with_capacity(keys.len()));
-        let mut take = |answer: Result<VirtualServerEntry, ObserveError>| match (&mut found, answer) {
-            (Ok(virtual_servers), Ok(server)) => virtual_servers.push(server),
-            (Ok(_), Err(error)) => found = Err(error),
-            (Err(_), _) => {}
-        };
-        self.generic.exchange(
-            keys.iter().copied(),
-            |batch, key| ipvs.service(batch, key),
-            |_, answer| match answer {
-                Answer::Refused(Errno::ESRCH) => {}
-                answer => take(data(VIRTUAL_SERVERS, answer, ipvs::decode::service)),
-            },
-        );
-        found
-    }
-
-    /// Reads the destinations of a virtual server of ours, and puts both into the observation.
-    fn observe_ours(&mut self, server: &VirtualServerEntry, into: &mut Observation) -> Result<(), ObserveError> {
-        let key = put(server, into)?;
-        let mut destinations = Destinations::default();
-        for destination in self.destinations(server.identity)? {
-            let spec = destination.spec().map_err(malformed(DESTINATIONS))?;
-            destinations.insert(destination.key, spec);
-            if destination.connections() > 0 {
-                into.connections.insert((key, destination.key), destination.connections());
-            }
-        }
-        into.model.virtual_servers.entry(key).and_modify(|server| server.destinations = destinations);
-        Ok(())
+        self.ipvs.as_mut().ok_or(Errno::EOPNOTSUPP)?.set_timeouts(timeouts)
     }
 
     fn observe_routes(&mut self, into: &mut Model) -> Result<(), ObserveError> {
@@ -222,46 +203,49 @@ impl Linux {
         Ok(())
     }
 
-    /// Applies operations of one phase, which are all of one subsystem.
-    fn submit<'o>(&mut self, phase: Phase, ops: impl IntoIterator<Item = (usize, &'o Op)>) -> Vec<Failure> {
-        if phase.is_of_netfilter() {
-            return match &mut self.netfilter {
-                Some(netfilter) => netfilter.apply(phase, ops),
-                None => ops.into_iter().map(|(index, _)| Failure { index, cause: NO_NETFILTER }).collect(),
-            };
+    /// Applies operations of one phase, or of some that are of the same subsystem, each with its index in `all`.
+    fn submit<'o>(&mut self, phase: Phase, all: &[Op], ops: impl IntoIterator<Item = (usize, &'o Op)>) -> Vec<Failure> {
+        match (phase, &mut self.ipvs, &mut self.netfilter) {
+            (Phase::Connect | Phase::Expose | Phase::Hide | Phase::Disconnect | Phase::Relieve, ..) => {
+                self.submit_routes(phase, ops)
+            }
+            (phase, _, Some(netfilter)) if phase.is_of_netfilter() => netfilter.apply(phase, ops),
+            (phase, _, None) if phase.is_of_netfilter() => {
+                ops.into_iter().map(|(index, _)| Failure { index, cause: NO_NETFILTER }).collect()
+            }
+            (_, Some(ipvs), _) => ipvs.apply(all, ops),
+            (_, None, Some(netfilter)) => netfilter.apply_to_virtual_servers(ops),
+            (_, None, None) => Vec::new(),
         }
+    }
+
+    /// What an operation is done together with, and when. That is by phase, with two exceptions: netfilter's virtual
+    /// servers come and go in one step; and where rules stand that are to make way for others, what the others lead to is
+    /// complete before.
+    fn turn(&self, op: &Op) -> (Phase, bool) {
+        match op.phase() {
+            Phase::Rules if self.netfilter.as_ref().is_some_and(Netfilter::has_old_rules) => {
+                (Phase::Destinations, true)
+            }
+            Phase::VirtualServers | Phase::Destinations | Phase::Remove if self.ipvs.is_none() => {
+                (Phase::VirtualServers, false)
+            }
+            phase => (phase, false),
+        }
+    }
+
+    fn submit_routes<'o>(&mut self, phase: Phase, ops: impl IntoIterator<Item = (usize, &'o Op)>) -> Vec<Failure> {
         let mut failures = Vec::new();
         let report = |(index, op): (usize, &Op), answer: Answer<'_>| match answer {
             Answer::Data(_) => {}
             Answer::Refused(errno) => failures.push(Failure { index, cause: cause(op, errno) }),
             Answer::Lost(errno) => failures.push(Failure { index, cause: Cause::Unknown(errno) }),
         };
-        let ipvs = self.ipvs;
         match phase {
             Phase::Connect | Phase::Disconnect => localhost::apply(&mut self.route, ops, report),
-            Phase::Expose | Phase::Hide => {
-                self.route.exchange(ops, |batch, (_, op)| route::operation(batch, op), report)
-            }
             Phase::Relieve => self.route.exchange(ops, |batch, _| device::removal(batch), report),
-            _ => {
-                self.generic.exchange(ops, |batch, (_, op)| ipvs.operation(batch, op), report);
-            }
+            _ => self.route.exchange(ops, |batch, (_, op)| route::operation(batch, op), report),
         }
-        failures
-    }
-
-    /// Loads the schedulers that were missing, if that was not tried before, and repeats what needs them.
-    fn load_and_repeat(&mut self, ops: &[Op], failures: Vec<Failure>) -> Vec<Failure> {
-        let missing = failures.iter().filter_map(|failure| missing_scheduler(ops, failure));
-        let new: BTreeSet<SchedulerName> = missing.filter(|name| !self.tried.contains(name)).collect();
-        let loaded = |name: &SchedulerName| modules::load(&format!("ip_vs_{name}")).succeeded();
-        let loaded: BTreeSet<SchedulerName> = new.iter().copied().filter(loaded).collect();
-        self.tried.extend(new);
-        let (repeat, mut failures): (Vec<_>, Vec<_>) = failures
-            .into_iter()
-            .partition(|failure| missing_scheduler(ops, failure).is_some_and(|name| loaded.contains(&name)));
-        let repeat = repeat.iter().filter_map(|failure| Some((failure.index, ops.get(failure.index)?)));
-        failures.extend(self.submit(Phase::VirtualServers, repeat));
         failures
     }
 }
@@ -269,40 +253,29 @@ impl Linux {
 impl Kernel for Linux {
     fn observe(&mut self, scope: Scope<'_>) -> Result<Observation, ObserveError> {
         let mut observation = Observation::default();
-        let virtual_servers = match scope {
-            Scope::All | Scope::Outline => {
-                self.observe_routes(&mut observation.model)?;
-                self.observe_kube_proxy_device(&mut observation.model)?;
-                if let Some(netfilter) = &mut self.netfilter {
-                    netfilter.observe(&mut observation)?;
-                    observation.model.localhost_path = localhost::observe(&mut self.route)?;
-                }
-                self.virtual_servers()?
+        if matches!(scope, Scope::All | Scope::Outline) {
+            self.observe_routes(&mut observation.model)?;
+            self.observe_kube_proxy_device(&mut observation.model)?;
+            if let Some(netfilter) = &mut self.netfilter {
+                netfilter.observe(&mut observation)?;
+                observation.model.localhost_path = localhost::observe(&mut self.route)?;
             }
-            Scope::VirtualServers(keys) => self.virtual_servers_by_key(keys)?,
-        };
-        for server in virtual_servers {
-            match scope {
-                Scope::All if server.is_ours() => self.observe_ours(&server, &mut observation)?,
-                Scope::Outline if server.is_ours() => _ = put(&server, &mut observation)?,
-                Scope::VirtualServers(_) => self.observe_ours(&server, &mut observation)?,
-                Scope::All | Scope::Outline => observation.foreign.extend(server.identity.key()),
-            }
+        }
+        match (&mut self.ipvs, &self.netfilter) {
+            (Some(ipvs), _) => ipvs.observe(scope, &mut observation)?,
+            (None, Some(netfilter)) => netfilter.virtual_servers(scope, &mut observation.model),
+            (None, None) => {}
         }
         Ok(observation)
     }
 
     fn apply(&mut self, ops: &[Op]) -> Vec<Failure> {
+        let mut in_turn: Vec<_> = ops.iter().enumerate().map(|(index, op)| (self.turn(op), (index, op))).collect();
+        in_turn.sort_by_key(|(turn, _)| *turn);
         let mut failures = Vec::new();
-        let mut start = 0;
-        for run in ops.chunk_by(|one, next| one.phase() == next.phase()) {
-            let Some(phase) = run.first().map(Op::phase) else { continue };
-            let mut failed = self.submit(phase, (start..).zip(run));
-            if failed.iter().any(|failure| failure.cause == Cause::SchedulerMissing) {
-                failed = self.load_and_repeat(ops, failed);
-            }
-            failures.extend(failed);
-            start += run.len();
+        for together in in_turn.chunk_by(|(one, _), (next, _)| one == next) {
+            let Some((_, (_, first))) = together.first() else { continue };
+            failures.extend(self.submit(first.phase(), ops, together.iter().map(|(_, op)| *op)));
         }
         failures.sort_unstable_by_key(|failure| failure.index);
         failures
@@ -313,75 +286,22 @@ impl Kernel for Linux {
     }
 }
 
-/// Puts a virtual server of ours into the observation, without destinations.
-fn put(server: &VirtualServerEntry, into: &mut Observation) -> Result<VirtualServerKey, ObserveError> {
-    let key = server.identity.key().ok_or_else(|| Malformed::new("a virtual server of an unknown protocol"));
-    let key = key.map_err(malformed(VIRTUAL_SERVERS))?;
-    let spec = server.spec().map_err(malformed(VIRTUAL_SERVERS))?;
-    into.model.virtual_servers.insert(key, VirtualServer { spec, destinations: Destinations::default() });
-    Ok(key)
-}
-
-fn ipvs_family(generic: &mut Socket) -> Result<u16, OpenError> {
-    match family::look_up(generic, ipvs::FAMILY_NAME) {
-        Err(FamilyError::Unknown) => {}
-        found => return found.map_err(OpenError::Family),
-    }
-    let loading = modules::load("ip_vs");
-    family::look_up(generic, ipvs::FAMILY_NAME).map_err(|error| match error {
-        FamilyError::Unknown => OpenError::ModuleMissing { loading },
-        error => OpenError::Family(error),
-    })
-}
-
-fn info(generic: &mut Socket, ipvs: Encoder) -> Result<Info, ObserveError> {
-    let what = "version";
-    let mut info = Err(ObserveError::Malformed { what, detail: "no answer".into() });
-    generic.exchange([()], |batch, ()| ipvs.info(batch), |(), answer| info = data(what, answer, ipvs::decode::info));
-    info
-}
-
-/// The value in an answer that should have one.
-pub(super) fn data<T>(
-    what: &'static str,
-    answer: Answer<'_>,
-    decode: impl FnOnce(&[u8]) -> Result<T, Malformed>,
-) -> Result<T, ObserveError> {
-    match answer {
-        Answer::Data(payload) => decode(payload).map_err(malformed(what)),
-        Answer::Refused(errno) => Err(ObserveError::Refused { what, errno }),
-        Answer::Lost(errno) => Err(ObserveError::Io { what, source: errno.into() }),
+impl fmt::Debug for Linux {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Linux").field("has_ipvs", &self.has_ipvs()).finish_non_exhaustive()
     }
 }
 
-fn malformed(what: &'static str) -> impl FnOnce(Malformed) -> ObserveError {
-    move |Malformed(detail)| ObserveError::Malformed { what, detail }
-}
-
-/// What the kernel's errno means for this operation (`ip_vs_genl_set_cmd`, `fib_table_insert`, `fib6_add` and their
-/// likes in the kernel).
+/// What the kernel's errno means for this operation (`fib_table_insert`, `fib6_add` and their likes in the
+/// kernel).
 fn cause(op: &Op, errno: Errno) -> Cause {
     match (op, errno) {
-        // Of these, a virtual server that is missing is ESRCH.
-        (Op::AddVirtualServer(..) | Op::UpdateVirtualServer(..), Errno::ENOENT) => Cause::SchedulerMissing,
-        (Op::AddVirtualServer(..) | Op::AddDestination(..) | Op::AddRoute(..), Errno::EEXIST) => {
-            Cause::OutOfDate(errno)
-        }
+        (Op::AddRoute(..), Errno::EEXIST) => Cause::OutOfDate(errno),
         // "IPv6 is disabled on nexthop device" (`ip6_route_info_create`).
         (Op::AddRoute(IpAddr::V6(_), _) | Op::UpdateRoute(IpAddr::V6(_), _), Errno::EACCES) => Cause::Ipv6Off,
-        (Op::AddVirtualServer(..) | Op::AddRoute(..), _) => Cause::Refused(errno),
+        (Op::AddRoute(..), _) => Cause::Refused(errno),
         (Op::RemoveKubeProxyDevice, Errno::ENODEV) => Cause::OutOfDate(errno),
         (_, Errno::ENOENT | Errno::ESRCH) => Cause::OutOfDate(errno),
         _ => Cause::Refused(errno),
-    }
-}
-
-/// The scheduler whose absence made an operation fail.
-fn missing_scheduler(ops: &[Op], failure: &Failure) -> Option<SchedulerName> {
-    match (&failure.cause, ops.get(failure.index)?) {
-        (Cause::SchedulerMissing, Op::AddVirtualServer(_, spec) | Op::UpdateVirtualServer(_, spec)) => {
-            Some(spec.scheduler)
-        }
-        _ => None,
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Both block: a network namespace belongs to a thread, and netlink answers within the system call that asks.
 
+mod answer;
 pub mod connections;
 pub mod conntrack;
 pub mod device;
@@ -12,6 +13,7 @@ pub mod ipvs;
 pub mod linux;
 pub mod localhost;
 pub mod modules;
+pub mod nat;
 pub mod netfilter;
 pub mod netlink;
 pub mod nftables;
@@ -97,6 +99,9 @@ pub enum ObserveError {
         /// What is wrong with it.
         detail: String,
     },
+    /// A program failed that reads for us.
+    #[error("rules cannot be read: {0}")]
+    Program(iptables::Failed),
     /// The table changed during every attempt to read it (`NLM_F_DUMP_INTR`).
     #[error("{what} kept changing while it was read")]
     Inconsistent {

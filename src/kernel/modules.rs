@@ -13,6 +13,8 @@ pub enum Loading {
     Loaded,
     /// modprobe ran and failed: no such module for this kernel, or not permitted.
     Failed,
+    /// Nobody asked for it.
+    NotTried,
     /// modprobe did not run.
     NotRun(io::Error),
 }
@@ -29,6 +31,7 @@ impl fmt::Display for Loading {
         match self {
             Self::Loaded => f.write_str("modprobe loaded it"),
             Self::Failed => f.write_str("modprobe could not load it"),
+            Self::NotTried => f.write_str("loading it was not tried"),
             Self::NotRun(error) => write!(f, "modprobe cannot be run ({error})"),
         }
     }

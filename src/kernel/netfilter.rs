@@ -1,13 +1,15 @@
-//! Netfilter's part of the kernel: sets by `ipset`, rules by `iptables`, kube-proxy's tables by `nftables`; and what their
-//! errors mean.
+//! Netfilter's part of the kernel: sets by `ipset`, rules by `iptables`, virtual servers by `nat` where there is no IPVS,
+//! kube-proxy's tables by `nftables`; and what their errors mean.
 
 use super::ipset::Sets;
-use super::iptables::{Failed, Iptables};
+use super::iptables::saved::Saved;
+use super::iptables::{Blame, Failed, Iptables};
+use super::nat::Nat;
 use super::netlink::{Answer, Counters};
 use super::nftables::Tables;
-use super::{Cause, Errno, Failure, Forgotten, Kernel, Observation, ObserveError, Scope};
+use super::{Cause, Errno, Failure, Observation, ObserveError, Scope};
 use crate::model::netfilter::SetKey;
-use crate::model::{Family, Kept, Leftover, Op, Phase};
+use crate::model::{Family, Leftover, Model, Op, Phase, VirtualServer, VirtualServerKey};
 use std::io;
 
 /// Sets and rules of this thread's network namespace.
@@ -15,6 +17,10 @@ pub struct Netfilter {
     sets: Sets,
     iptables: Iptables,
     tables: Tables,
+    /// None where IPVS has the virtual servers.
+    nat: Option<Nat>,
+    /// Whether rules were found that lead packets on, perhaps elsewhere than the wanted ones do.
+    has_old_rules: bool,
 }
 
 /// kube-proxy's table in its nftables mode, one in each family (`kube-proxy/.../nftables/proxier.go`).
@@ -26,7 +32,18 @@ impl Netfilter {
     /// # Errors
     /// No socket.
     pub fn open() -> io::Result<Self> {
-        Ok(Self { sets: Sets::open()?, iptables: Iptables::find(), tables: Tables::open()? })
+        let (sets, tables) = (Sets::open()?, Tables::open()?);
+        Ok(Self { sets, iptables: Iptables::find(), tables, nat: None, has_old_rules: false })
+    }
+
+    /// The same, with virtual servers too.
+    pub fn with_nat(self) -> Self {
+        Self { nat: Some(Nat::default()), ..self }
+    }
+
+    /// Whether rules were found that packets follow until others are set.
+    pub fn has_old_rules(&self) -> bool {
+        self.has_old_rules
     }
 
     /// What talking about sets and tables has cost.
@@ -35,24 +52,61 @@ impl Netfilter {
     }
 
     /// Reads all sets and rules, and what kube-proxy left. Rules that cannot be read are not known to be whole: whoever wants
-    /// them sets them, and is told why that fails, while virtual servers are programmed all the same.
+    /// them sets them, and is told why that fails, while IPVS is programmed all the same.
     ///
     /// # Errors
-    /// Any failure to read all sets.
+    /// Any failure to read all sets, or virtual servers.
     pub fn observe(&mut self, into: &mut Observation) -> Result<(), ObserveError> {
-        let Observation { model, held, .. } = into;
         for key in SetKey::all() {
-            model.sets.extend(self.sets.read(key)?.map(|set| (key, set)));
+            into.model.sets.extend(self.sets.read(key)?.map(|set| (key, set)));
         }
+        self.has_old_rules = false;
         for family in [Family::Ipv4, Family::Ipv6] {
-            let mut look = self.iptables.observe(family);
-            model.rules.extend(look.settings.map(|settings| (family, settings)));
-            model.kube_proxy_leftovers.append(&mut look.leftovers);
-            held.append(&mut look.held);
+            self.observe_rules(family, into)?;
         }
         let tables = self.tables.families_with(KUBE_PROXY_TABLE).into_iter().map(Leftover::Table);
-        model.kube_proxy_leftovers.extend(tables);
+        into.model.kube_proxy_leftovers.extend(tables);
         Ok(())
+    }
+
+    fn observe_rules(&mut self, family: Family, into: &mut Observation) -> Result<(), ObserveError> {
+        let saved = self.save(family)?;
+        let nothing = Saved::default();
+        let mut look = self.iptables.look(family, saved.as_ref().unwrap_or(&nothing));
+        if let Some(nat) = &mut self.nat {
+            let is_clean = nat.note(family, saved.as_ref());
+            look.settings = look.settings.filter(|_| is_clean);
+        }
+        // Rules of the other way to balance end here.
+        let first_of_ours = if self.nat.is_some() { "KUBE-SERVICES" } else { "IPVSD-DISPATCH" };
+        self.has_old_rules |= saved.as_ref().is_some_and(|saved| saved.has_chain("nat", first_of_ours));
+        into.model.rules.extend(look.settings.map(|settings| (family, settings)));
+        into.model.kube_proxy_leftovers.append(&mut look.leftovers);
+        into.held.append(&mut look.held);
+        Ok(())
+    }
+
+    /// The virtual servers of a scope as they were last read, with what was applied since.
+    pub fn virtual_servers(&self, scope: Scope<'_>, into: &mut Model) {
+        let Some(nat) = &self.nat else { return };
+        let copy = |(key, server): (&VirtualServerKey, &VirtualServer)| (*key, server.clone());
+        match scope {
+            Scope::All | Scope::Outline => into.virtual_servers.extend(nat.virtual_servers().map(copy)),
+            Scope::VirtualServers(keys) => {
+                let found = keys.iter().filter_map(|key| Some((key, nat.get(key)?)));
+                into.virtual_servers.extend(found.map(copy));
+            }
+        }
+    }
+
+    /// Rules of a family as they are. Without the program there are none of ours; and where IPVS has the virtual servers, a
+    /// reading may fail.
+    fn save(&self, family: Family) -> Result<Option<Saved>, ObserveError> {
+        match self.iptables.save(family) {
+            Ok(saved) => Ok(Some(saved)),
+            Err(failed) if self.nat.is_some() && failed.blame != Blame::Missing => Err(ObserveError::Program(failed)),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Applies operations of one phase of sets or rules, and returns what failed.
@@ -69,6 +123,13 @@ impl Netfilter {
             }
             _ => self.apply_to_sets(ops),
         }
+    }
+
+    /// Applies operations on virtual servers and destinations, and returns what failed.
+    pub fn apply_to_virtual_servers<'o>(&mut self, ops: impl IntoIterator<Item = (usize, &'o Op)>) -> Vec<Failure> {
+        let Self { iptables, nat, .. } = self;
+        let mut restore = |family, input: &str| iptables.restore(family, input);
+        nat.as_mut().map(|nat| nat.apply(ops, &mut restore)).unwrap_or_default()
     }
 
     fn apply_to_sets<'o>(&mut self, ops: impl IntoIterator<Item = (usize, &'o Op)>) -> Vec<Failure> {
@@ -92,49 +153,24 @@ impl Netfilter {
     }
 
     fn apply_to_rules(&mut self, op: &Op) -> Result<(), Failed> {
+        let Self { iptables, nat, .. } = self;
         match op {
-            Op::SetRules(family, settings) => self.iptables.set(*family, *settings),
-            Op::RemoveRules(family) => self.iptables.remove(*family),
+            Op::SetRules(family, settings) => {
+                iptables.set(*family, *settings)?;
+                let mut restore = |family, input: &str| iptables.restore(family, input);
+                nat.as_mut().map_or(Ok(()), |nat| nat.rules_set(*family, &mut restore))
+            }
+            Op::RemoveRules(family) => {
+                iptables.remove(*family)?;
+                if let Some(nat) = nat {
+                    nat.rules_removed(*family);
+                }
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
 }
-
-/// Netfilter as a kernel of its own, for where there is no IPVS. It can be cleaned up.
-pub struct Alone(pub Netfilter);
-
-impl Kernel for Alone {
-    fn observe(&mut self, scope: Scope<'_>) -> Result<Observation, ObserveError> {
-        let mut observation = Observation::default();
-        if let Scope::All = scope {
-            self.0.observe(&mut observation)?;
-        }
-        Ok(observation)
-    }
-
-    fn apply(&mut self, ops: &[Op]) -> Vec<Failure> {
-        let mut failures = Vec::new();
-        let mut start = 0;
-        for run in ops.chunk_by(|one, next| one.phase() == next.phase()) {
-            let ops = (start..).zip(run);
-            match run.first().map(Op::phase) {
-                Some(phase) if phase.is_of_netfilter() => failures.extend(self.0.apply(phase, ops)),
-                _ => failures.extend(ops.map(|(index, _)| Failure { index, cause: NO_IPVS })),
-            }
-            start += run.len();
-        }
-        failures.sort_unstable_by_key(|failure| failure.index);
-        failures
-    }
-
-    /// Without virtual servers no flow came to lead anywhere.
-    fn forget_flows(&mut self, _: Family, _: &Kept) -> Forgotten {
-        Forgotten::default()
-    }
-}
-
-/// What the rest of the kernel is asked for where there is no IPVS.
-const NO_IPVS: Cause = Cause::Refused(Errno::EOPNOTSUPP);
 
 /// What the kernel's errno means for this operation (`ip_set_create`, `ip_set_ad` and their likes in the kernel).
 fn cause(op: &Op, errno: Errno) -> Cause {

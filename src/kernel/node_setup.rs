@@ -57,6 +57,9 @@ pub struct Conntrack {
     pub tcp_be_liberal: bool,
 }
 
+/// Where IPVS has its settings, if it is there.
+const IPVS_SETTINGS: &str = "/proc/sys/net/ipv4/vs/";
+
 /// What came of preparing the node.
 #[derive(Debug, Default)]
 pub struct Prepared {
@@ -100,7 +103,7 @@ impl fmt::Display for Difference {
 /// The first setting that the node cannot balance without and that can be neither found right nor set.
 pub fn prepare(setup: &NodeSetup, kernel: &mut Linux) -> Result<Prepared, SysctlError> {
     let root = Path::new(sysctl::ROOT);
-    let mut prepared = establish(root, differences(root, setup)?)?;
+    let mut prepared = establish(root, differences(root, setup, kernel.has_ipvs())?)?;
     match timeouts_difference(setup, kernel) {
         Ok(None) => {}
         Ok(Some((timeouts, difference))) => match kernel.set_timeouts(timeouts) {
@@ -117,7 +120,7 @@ pub fn prepare(setup: &NodeSetup, kernel: &mut Linux) -> Result<Prepared, Sysctl
 /// # Errors
 /// As [`prepare`], as far as reading shows.
 pub fn survey(setup: &NodeSetup, kernel: &mut Linux) -> Result<Vec<Difference>, SysctlError> {
-    let mut differences = differences(Path::new(sysctl::ROOT), setup)?;
+    let mut differences = differences(Path::new(sysctl::ROOT), setup, kernel.has_ipvs())?;
     match timeouts_difference(setup, kernel) {
         Ok(found) => differences.extend(found.map(|(_, difference)| difference)),
         Err(unset) => differences.push(unset.difference),
@@ -134,9 +137,10 @@ struct Wanted {
     is_minimum: bool,
 }
 
-fn differences(root: &Path, setup: &NodeSetup) -> Result<Vec<Difference>, SysctlError> {
+fn differences(root: &Path, setup: &NodeSetup, has_ipvs: bool) -> Result<Vec<Difference>, SysctlError> {
     let all = wanted(setup, sysctl::running_kernel(root)?, || processors(root));
-    let compared = all.into_iter().map(|wanted| compare(root, wanted));
+    let all = all.into_iter().filter(|wanted| has_ipvs || !wanted.setting.path.starts_with(IPVS_SETTINGS));
+    let compared = all.map(|wanted| compare(root, wanted));
     compared.filter_map(Result::transpose).collect()
 }
 
@@ -262,7 +266,7 @@ fn count(list: &str) -> Option<u64> {
 fn timeouts_difference(setup: &NodeSetup, kernel: &mut Linux) -> Result<Option<(Timeouts, Difference)>, Unset> {
     let IpvsTimeouts { tcp, tcp_fin, udp } = setup.ipvs_timeouts;
     let [tcp, tcp_fin, udp] = [tcp, tcp_fin, udp].map(seconds);
-    if [tcp, tcp_fin, udp] == [None; 3] {
+    if [tcp, tcp_fin, udp] == [None; 3] || !kernel.has_ipvs() {
         return Ok(None);
     }
     let difference = |wanted: Timeouts, found: Option<Timeouts>| Difference {
@@ -313,14 +317,14 @@ mod tests {
             let name = setting.path.rsplit('/').next().unwrap();
             format!("{name}: {} -> {}", found.as_deref().unwrap_or("?"), setting.value)
         };
-        differences(root.path(), setup).unwrap().into_iter().map(line).collect()
+        differences(root.path(), setup, true).unwrap().into_iter().map(line).collect()
     }
 
     #[test]
     fn by_default_only_what_balancing_needs_is_wanted() {
         let root = machine(&[("/proc/sys/net/ipv4/ip_forward", "0")]);
         assert_eq!(differing(&root, &NodeSetup::default()), ["ip_forward: 0 -> 1"]);
-        let prepared = establish(root.path(), differences(root.path(), &NodeSetup::default()).unwrap()).unwrap();
+        let prepared = establish(root.path(), differences(root.path(), &NodeSetup::default(), true).unwrap()).unwrap();
         assert_eq!(prepared.set, [Setting { path: "/proc/sys/net/ipv4/ip_forward", value: "1".into() }]);
         assert_eq!(found(&root, "/proc/sys/net/ipv4/ip_forward"), "1");
         assert_eq!(differing(&root, &NodeSetup::default()), [""; 0]);
@@ -412,12 +416,12 @@ mod tests {
     fn strict_arp_is_required_and_tuning_is_not() {
         let root = machine(&[]);
         let strict = NodeSetup { strict_arp: true, ..NodeSetup::default() };
-        let error = differences(root.path(), &strict).unwrap_err().to_string();
+        let error = differences(root.path(), &strict, true).unwrap_err().to_string();
         assert!(error.contains("/proc/sys/net/ipv4/conf/all/arp_ignore cannot be read"), "{error}");
 
         let liberal = Conntrack { tcp_be_liberal: true, ..Conntrack::default() };
         let tuned = NodeSetup { conntrack: liberal, ..NodeSetup::default() };
-        let prepared = establish(root.path(), differences(root.path(), &tuned).unwrap()).unwrap();
+        let prepared = establish(root.path(), differences(root.path(), &tuned, true).unwrap()).unwrap();
         assert_eq!(prepared.set, []);
         let [unset] = &prepared.unset[..] else { panic!("{:?}", prepared.unset) };
         let stays = "/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal is unknown, not 1, and cannot be set";

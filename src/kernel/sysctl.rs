@@ -100,6 +100,12 @@ pub fn forwards_ipv6(root: &Path) -> bool {
     fs::read_to_string(root.join("proc/sys/net/ipv6/conf/all/forwarding")).is_ok_and(|found| found.trim() == "1")
 }
 
+/// Whether connection tracking below `root` lets TCP packets pass that are outside of the window.
+pub fn tracks_liberally(root: &Path) -> bool {
+    let found = fs::read_to_string(root.join("proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal"));
+    found.is_ok_and(|found| found.trim() != "0")
+}
+
 /// The version of the kernel below `root`.
 ///
 /// # Errors

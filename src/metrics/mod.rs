@@ -18,6 +18,7 @@ use own::Own;
 use process::Process;
 use prometheus::{Registry, TextEncoder};
 use proxy::Proxy;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -98,11 +99,9 @@ impl Metrics {
                 metrics.last_updated.set(pass.ended.as_secs_f64());
             }
         }
-        for (op, cause) in &pass.report.failed {
-            if let (Op::SetRules(family, _) | Op::RemoveRules(family), Cause::Rules(_)) = (op, cause) {
-                self.proxy.of(*family).rules_failed.inc();
-            }
-        }
+        let of_rules = pass.report.failed.iter().filter(|(_, cause)| matches!(cause, Cause::Rules(_)));
+        let families: BTreeSet<Family> = of_rules.filter_map(|(op, _)| rules_of(op)).collect();
+        families.into_iter().for_each(|family| self.proxy.of(family).rules_failed.inc());
         for (family, forgotten) in &pass.report.flows {
             self.conntrack_cleaned(*family, forgotten.took, forgotten.flows);
         }
@@ -155,6 +154,11 @@ impl Metrics {
         self.own.rejected(standing, new);
     }
 
+    /// What balances on this node, kube-proxy's word, and why.
+    pub fn mode(&self, mode: &str, reason: &str) {
+        self.own.mode(mode, reason);
+    }
+
     /// The configuration changed and is not good: what was read at the start stays in force.
     pub fn config_rejected(&self) {
         self.own.config_rejected.inc();
@@ -176,6 +180,14 @@ impl Metrics {
     /// None with the metrics in this module.
     pub fn render_slis(&self) -> Result<String, Error> {
         TextEncoder::new().encode_to_string(&self.generic.slis.gather())
+    }
+}
+
+/// The family whose rules an operation writes, where that is what failed.
+fn rules_of(op: &Op) -> Option<Family> {
+    match op {
+        Op::SetRules(family, _) | Op::RemoveRules(family) => Some(*family),
+        op => op.virtual_server().map(|key| key.family()),
     }
 }
 

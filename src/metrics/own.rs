@@ -4,7 +4,7 @@ use super::Pass;
 use super::register::{Named, counter, counters, gauge, gauges, histogram, real, whole};
 use crate::kernel::{Cause, Errno, FlowsError, ObserveError};
 use crate::reconcile::{Report, pace::Success};
-use prometheus::{Error, Gauge, Histogram, IntCounter, IntCounterVec, Registry};
+use prometheus::{Error, Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, Registry};
 use std::sync::{Mutex, PoisonError};
 
 /// The metrics whose names begin with `ipvsd_`.
@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 pub struct Own {
     pub config_rejected: IntCounter,
     pub queue_age: Gauge,
+    mode: GaugeVec,
     passes: IntCounterVec,
     kernel_reads: IntCounterVec,
     operations: IntCounterVec,
@@ -38,6 +39,7 @@ impl Own {
         Ok(Self {
             config_rejected: counter(registry, CONFIG_REJECTED)?,
             queue_age: gauge(registry, QUEUE_AGE)?,
+            mode: gauges(registry, MODE, &["mode", "reason"])?,
             passes: counters(registry, PASSES, &["result"])?,
             kernel_reads: counters(registry, KERNEL_READS, &["result"])?,
             operations: counters(registry, OPERATIONS, &["kind"])?,
@@ -50,6 +52,10 @@ impl Own {
             // Before the first pass nothing was programmed, so what it does repairs nothing.
             before: Mutex::new(Before { was_good: false, draining: 0 }),
         })
+    }
+
+    pub fn mode(&self, mode: &str, reason: &str) {
+        self.mode.with_label_values(&[mode, reason]).set(1.0);
     }
 
     pub fn pass(&self, pass: &Pass<'_>) {
@@ -144,5 +150,7 @@ const OPERATION_FAILURES: Named = ("ipvsd_operation_failures_total", "Operations
 const PASSES: Named = ("ipvsd_passes_total", "Passes of the reconciler by how they ended");
 const PROGRAMMING: Named =
     ("ipvsd_programming_duration_seconds", "From the arrival of news to its effect in the kernel, in seconds");
+const MODE: Named =
+    ("ipvsd_proxy_mode", "1 for what balances: ipvs or iptables; because it was asked for, or as a fallback");
 const QUEUE_AGE: Named =
     ("ipvsd_queue_age_seconds", "How long the oldest change has been waiting to be programmed, in seconds");

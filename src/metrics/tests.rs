@@ -1,7 +1,7 @@
 //! Tests of what each thing that happens does to the metrics.
 
 use super::*;
-use crate::kernel::iptables::Failed;
+use crate::kernel::iptables::{Blame, Failed};
 use crate::kernel::{Errno, FlowsError, Forgotten, ObserveError};
 use crate::model::{Protocol, VirtualServerKey};
 use std::collections::BTreeMap;
@@ -118,7 +118,8 @@ fn a_family_that_is_not_served_is_not_shown() {
 
 #[test]
 fn rules_that_cannot_be_written_are_counted_in_their_family_and_other_failures_are_not() {
-    let refused = Cause::Rules(Failed { program: "iptables-restore".into(), reason: "line 1 failed".into() });
+    let blame = Blame::Input { line: Some(1) };
+    let refused = Cause::Rules(Failed { program: "iptables-restore".into(), reason: "line 1 failed".into(), blame });
     let failed = vec![(Op::RemoveRules(Family::Ipv6), refused), (REMOVE, Cause::Refused(Errno::EBUSY))];
     let metrics = metrics();
     metrics.pass(&pass(&Report { failed, ..Report::default() }));

@@ -290,6 +290,8 @@ impl SchedulerName {
     pub const MH: Self = Self::literal(b"mh");
     /// Source hashing.
     pub const SH: Self = Self::literal(b"sh");
+    /// No scheduler of IPVS: a destination by chance and weight, as netfilter's rules choose.
+    pub const RANDOM: Self = Self::literal(b"random");
 
     #[expect(clippy::indexing_slicing, reason = "a const fn can only index; every caller's name is 15 bytes at most")]
     const fn literal(name: &[u8]) -> Self {

@@ -300,7 +300,9 @@ impl<K: Kernel> Reconciler<K> {
                 Reading::Some(keys, connections) if keys.contains(key) => Some(connections),
                 _ => None,
             };
-            let timeout = self.plan.drain_timeout(key).unwrap_or(self.options.drain_timeout);
+            // Where rules balance nothing has to wait, whatever a Service says: connection tracking keeps connections.
+            let own = self.plan.drain_timeout(key).filter(|_| !self.settings.balances_by_nat());
+            let timeout = own.unwrap_or(self.options.drain_timeout);
             let occasion = Occasion { now, timeout, linger: self.options.linger, counted };
             let planned = self.plan.virtual_server(key);
             let wanted = match &mut self.inherited {

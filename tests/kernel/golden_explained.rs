@@ -2,7 +2,6 @@
 
 use crate::golden_rig::{From, GoldenRig};
 use ipvsd::inspect::flow::{self, Flow, Outcome, World};
-use ipvsd::kernel::linux::Linux;
 use ipvsd::kernel::{Kernel, Observation, Scope};
 use ipvsd::model::{Family, Protocol};
 use ipvsd::state::Node;
@@ -19,7 +18,8 @@ impl Explained {
     /// Reads the rig's kernel.
     pub fn of(rig: &mut GoldenRig) -> Self {
         let node = rig.reconciler().state().node().clone();
-        let observe = || Ok(Linux::open()?.with_netfilter()?.observe(Scope::All)?);
+        let mode = rig.mode();
+        let observe = || Ok(mode.kernel().observe(Scope::All)?);
         Self { kernel: rig.network.node.run(observe).unwrap(), node }
     }
 

@@ -9,6 +9,7 @@
 //! The way to backend-2 is as to another node: nothing that is sent there comes back by a way around this node, so that
 //! what leaks there would be answered, and seen.
 
+use crate::mode::{Mode, has_sctp};
 use ipvsd::demo::backend::{Backend, Port};
 use ipvsd::demo::client::{Answer, Request};
 use ipvsd::demo::namespace::Namespace;
@@ -54,6 +55,7 @@ pub enum To {
 
 /// Everything that runs. Dropped from top to bottom.
 pub struct GoldenRig {
+    mode: Mode,
     reconciler: Reconciler<Linux>,
     settings: Settings,
     now: Duration,
@@ -64,32 +66,55 @@ pub struct GoldenRig {
 impl GoldenRig {
     /// A rig where netfilter has these settings, and nothing is served yet.
     pub fn new(netfilter: NetfilterSettings) -> Self {
-        Self::with(Settings { netfilter: Some(netfilter), ..Settings::default() })
+        Self::of(Mode::Ipvs, netfilter)
+    }
+
+    /// The same where `mode` balances.
+    pub fn of(mode: Mode, netfilter: NetfilterSettings) -> Self {
+        let netfilter = Some(mode.settings(netfilter));
+        Self::of_settings(mode, Settings { netfilter, ..Settings::default() })
     }
 
     /// The same with any settings.
     pub fn with(settings: Settings) -> Self {
+        Self::of_settings(Mode::Ipvs, settings)
+    }
+
+    fn of_settings(mode: Mode, settings: Settings) -> Self {
         let network = Network::build(3).unwrap();
         // Refusals are ICMP messages, which are few by default.
         network.node.set(&[("net/ipv4/icmp_ratelimit", "0"), ("net/ipv6/icmp/ratelimit", "0")]).unwrap();
-        network.node.set(&[("net/ipv4/vs/conntrack", "1")]).unwrap();
-        let ports = [Port::Http(8080), Port::Udp(8080), Port::SctpHttp(8080)];
+        if mode == Mode::Ipvs {
+            network.node.set(&[("net/ipv4/vs/conntrack", "1")]).unwrap();
+        }
+        let mut ports = vec![Port::Http(8080), Port::Udp(8080)];
+        ports.extend(has_sctp().then_some(Port::SctpHttp(8080)));
         let start = |host: &ipvsd::demo::network::Host| Backend::start(&host.name, &host.namespace, &ports).unwrap();
         let backends = network.backends.iter().map(start).collect();
-        let reconciler = reconciler(&network, settings.clone());
-        Self { reconciler, settings, now: Duration::ZERO, _backends: backends, network }
+        let reconciler = reconciler(mode, &network, settings.clone());
+        Self { mode, reconciler, settings, now: Duration::ZERO, _backends: backends, network }
     }
 
     /// Puts a reconciler that knows nothing in the place of the one that was there.
     pub fn restart(&mut self) {
-        self.reconciler = reconciler(&self.network, self.settings.clone());
+        self.reconciler = reconciler(self.mode, &self.network, self.settings.clone());
         self.now = Duration::ZERO;
     }
 
     /// The same, with other settings of netfilter.
     pub fn restart_with(&mut self, netfilter: NetfilterSettings) {
-        self.settings.netfilter = Some(netfilter);
+        self.settings.netfilter = Some(self.mode.settings(netfilter));
         self.restart();
+    }
+
+    /// What balances.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// All that is programmed, for people.
+    pub fn state(&self) -> String {
+        self.network.node.run(|| Ok(self.mode.state())).unwrap()
     }
 
     /// Takes changes in and programs them; nothing may fail.
@@ -183,8 +208,8 @@ impl GoldenRig {
     }
 }
 
-fn reconciler(network: &Network, settings: Settings) -> Reconciler<Linux> {
-    let kernel = network.node.run(|| Ok(Linux::open()?.with_netfilter()?)).unwrap();
+fn reconciler(mode: Mode, network: &Network, settings: Settings) -> Reconciler<Linux> {
+    let kernel = network.node.run(|| Ok(mode.kernel())).unwrap();
     let options = Options { drain_timeout: Duration::ZERO, ..Options::default() };
     let mut reconciler = Reconciler::new(kernel, settings, options);
     reconciler.take([Change::Node(node(network))]);

@@ -37,6 +37,12 @@ impl Place {
     }
 }
 
+/// Whether tests that need no IPVS can run on this kernel.
+#[allow(dead_code, reason = "for those tests")]
+pub fn can_run_here() -> bool {
+    may_make_namespaces()
+}
+
 /// Runs this program with these arguments in the lab kernel, and ends as it does.
 pub fn run_this_program_there() -> ExitCode {
     let boot = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/boot");
@@ -62,7 +68,7 @@ pub fn unable_to_run(trials: Vec<Trial>) -> Vec<Trial> {
 }
 
 /// A test that passes if `body` returns without a panic, run in a namespace of its own.
-pub fn trial(name: &str, body: fn()) -> Trial {
+pub fn trial(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     Trial::test(name, move || {
         in_namespace(body);
         Ok(())

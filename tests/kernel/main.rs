@@ -40,6 +40,9 @@ mod list;
 mod list_document;
 mod localhost;
 mod migration;
+mod mode;
+mod mode_changes;
+mod nat;
 mod netfilter;
 mod network;
 mod node;
@@ -87,11 +90,14 @@ fn trials() -> Vec<Trial> {
         flow_table::trials(),
         flows::trials(),
         explain::trials(),
-        golden::trials(),
+        golden::trials(mode::Mode::Ipvs),
+        golden::trials(mode::Mode::Legacy),
         list::trials(),
         list_document::trials(),
         localhost::trials(),
         migration::trials(),
+        mode_changes::trials(),
+        nat::trials(mode::Mode::Legacy),
         netfilter::trials(),
         network::trials(),
         node::trials(),
@@ -104,7 +110,9 @@ fn trials() -> Vec<Trial> {
         top::trials(),
         traffic::trials(),
         traffic_changes::trials(),
-        vips::trials(),
+        vips::trials(mode::Mode::Ipvs),
+        vips::trials(mode::Mode::Legacy),
+        vips::trials_with_ipvs(),
     ];
     subjects.into_iter().flatten().collect()
 }

@@ -2,6 +2,7 @@
 //! directory of manifests that a test changes.
 
 use crate::lab::run;
+use crate::mode::{Mode, has_sctp};
 use crate::program::{IPVSD, PATIENCE};
 use ipvsd::demo::backend::{Backend, Port};
 use ipvsd::demo::client::{Answer, Request};
@@ -21,6 +22,7 @@ pub const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sc
 
 /// Everything that runs. Dropped from top to bottom.
 pub struct Rig {
+    mode: Mode,
     daemon: Option<Daemon>,
     flags: Vec<&'static str>,
     directory: Directory,
@@ -31,12 +33,24 @@ pub struct Rig {
 impl Rig {
     /// A rig whose daemon has these flags and finds what `objects` makes of the backends.
     pub fn new(flags: &[&'static str], objects: impl FnOnce(&[Host]) -> Vec<Value>) -> Self {
+        Self::of(Mode::Ipvs, flags, objects)
+    }
+
+    /// The same where `mode` balances.
+    pub fn of(mode: Mode, flags: &[&'static str], objects: impl FnOnce(&[Host]) -> Vec<Value>) -> Self {
         let network = Network::build(3).unwrap();
-        let ports = [Port::Http(8080), Port::Udp(8080), Port::SctpHttp(8080), Port::Lines(9090)];
+        let prepare = || {
+            mode.prepare();
+            Ok(())
+        };
+        network.node.run(prepare).unwrap();
+        let mut ports = vec![Port::Http(8080), Port::Udp(8080), Port::Lines(9090)];
+        ports.extend(has_sctp().then_some(Port::SctpHttp(8080)));
         let start = |host: &Host| Backend::start(&host.name, &host.namespace, &ports).unwrap();
         let backends = network.backends.iter().map(start).collect();
         let directory = Directory::new().unwrap();
-        let mut rig = Self { daemon: None, flags: flags.to_vec(), directory, _backends: backends, network };
+        let flags = [flags, mode.flags()].concat();
+        let mut rig = Self { mode, daemon: None, flags, directory, _backends: backends, network };
         for object in objects(&rig.network.backends) {
             rig.put(&object);
         }
@@ -49,9 +63,22 @@ impl Rig {
         let mut process = Command::new(IPVSD);
         process.arg(command);
         if command == "diff" {
-            process.arg("--manifests").arg(self.directory.manifests());
+            process.arg("--manifests").arg(self.directory.manifests()).args(&self.flags);
         }
         self.on_node(|| process.output()).unwrap()
+    }
+
+    /// Has another mode balance once the daemon is started again.
+    pub fn change_mode(&mut self, mode: Mode) {
+        let without = self.flags.len() - self.mode.flags().len();
+        self.flags.truncate(without);
+        self.flags.extend(mode.flags());
+        self.mode = mode;
+    }
+
+    /// What the daemon said so far.
+    pub fn log(&self) -> String {
+        self.daemon.as_ref().map(Daemon::log).unwrap_or_default()
     }
 
     /// Has daemons that are started from now on program netfilter.
@@ -159,18 +186,13 @@ impl Rig {
         came.unwrap().unwrap_or_else(|| self.fail(&format!("waited in vain until {what}")));
     }
 
+    /// What balances: IPVS's table, or IPv4 rules.
     pub fn rules(&self) -> String {
-        self.on_node(|| run("ipvsadm", &["-S", "-n"]))
-    }
-
-    /// What the running daemon said so far.
-    pub fn log(&self) -> String {
-        self.daemon.as_ref().map(Daemon::log).unwrap_or_default()
+        self.on_node(|| if self.mode == Mode::Ipvs { run("ipvsadm", &["-S", "-n"]) } else { self.mode.rules() })
     }
 
     fn fail(&self, why: &str) -> ! {
-        let log = self.log();
-        panic!("{why}\nThe kernel has:\n{}The daemon said:\n{log}", self.rules());
+        panic!("{why}\nThe kernel has:\n{}The daemon said:\n{}", self.rules(), self.log());
     }
 }
 
@@ -231,8 +253,9 @@ pub fn slice(service: &str, family: &str, endpoints: Vec<Value>) -> Value {
 
 /// Requests to port 80 of these addresses by all protocols.
 pub fn requests(addresses: &[&str]) -> Vec<Request> {
-    let all = addresses.iter().flat_map(|address| PROTOCOLS.map(|protocol| request(protocol, address, 80)));
-    all.collect()
+    let protocols = PROTOCOLS.into_iter().filter(|protocol| *protocol != Protocol::Sctp || has_sctp());
+    let protocols: Vec<_> = protocols.collect();
+    addresses.iter().flat_map(|address| protocols.iter().map(|protocol| request(*protocol, address, 80))).collect()
 }
 
 pub fn request(protocol: Protocol, address: &str, port: u16) -> Request {

@@ -3,6 +3,7 @@
 
 use crate::golden_rig::{FAMILIES, From, GoldenRig, To, by_cluster_cidr, news, service};
 use crate::lab::{run, trial};
+use crate::mode::{self, Mode, Test};
 use crate::program::{ipvsd, stdout, write_cluster};
 use ipvsd::demo::backend::{Backend, Port};
 use ipvsd::desired::NetfilterSettings;
@@ -15,23 +16,31 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-pub fn trials() -> Vec<Trial> {
+/// The tests of what holds whatever balances.
+pub fn trials(mode: Mode) -> Vec<Trial> {
+    let tests: &[Test] = &[
+        ("source_ranges_hold_for_everybody", source_ranges_hold_for_everybody),
+        ("source_ranges_of_one_address_stay_as_they_are", source_ranges_of_one_address_stay_as_they_are),
+        ("ports_of_the_node_are_not_reached_by_vips", ports_of_the_node_are_not_reached_by_vips),
+        ("a_vip_answers_ping", a_vip_answers_ping),
+        ("host_ports_of_pods_do_not_take_a_vip", host_ports_of_pods_do_not_take_a_vip),
+        ("what_somebody_changed_is_put_right", what_somebody_changed_is_put_right),
+        ("a_cleanup_leaves_no_set_and_no_rule", a_cleanup_leaves_no_set_and_no_rule),
+        ("marks_are_the_same_after_a_restart", marks_are_the_same_after_a_restart),
+    ];
+    mode::trials("vips", mode, tests)
+}
+
+/// The tests of what is so with IPVS.
+pub fn trials_with_ipvs() -> Vec<Trial> {
     vec![
-        trial("vips::source_ranges_hold_for_everybody", source_ranges_hold_for_everybody),
-        trial("vips::source_ranges_of_one_address_stay_as_they_are", source_ranges_of_one_address_stay_as_they_are),
-        trial("vips::ports_of_the_node_are_not_reached_by_vips", ports_of_the_node_are_not_reached_by_vips),
-        trial("vips::a_vip_answers_ping", a_vip_answers_ping),
-        trial("vips::host_ports_of_pods_do_not_take_a_vip", host_ports_of_pods_do_not_take_a_vip),
-        trial("vips::what_somebody_changed_is_put_right", what_somebody_changed_is_put_right),
         trial("vips::the_rules_are_as_many_for_ten_services_as_for_a_thousand", rules_are_as_many),
         trial("vips::the_program_does_it_where_it_is_told_to", the_program_does_it_where_it_is_told_to),
-        trial("vips::a_cleanup_leaves_no_set_and_no_rule", a_cleanup_leaves_no_set_and_no_rule),
-        trial("vips::marks_are_the_same_after_a_restart", marks_are_the_same_after_a_restart),
     ]
 }
 
-fn rig() -> GoldenRig {
-    GoldenRig::new(NetfilterSettings { detect_local: by_cluster_cidr(), ..NetfilterSettings::default() })
+fn rig(mode: Mode) -> GoldenRig {
+    GoldenRig::of(mode, NetfilterSettings { detect_local: by_cluster_cidr(), ..NetfilterSettings::default() })
 }
 
 fn serve(rig: &mut GoldenRig, service: &Service) {
@@ -50,8 +59,8 @@ fn connected(rig: &GoldenRig, from: From, target: SocketAddr) -> Result<(), Erro
 }
 
 /// Who is let in by which ranges; the rest is dropped.
-fn source_ranges_hold_for_everybody() {
-    let mut rig = rig();
+fn source_ranges_hold_for_everybody(mode: Mode) {
+    let mut rig = rig(mode);
     let everybody = [From::External, From::Pod, From::Node];
     for (ranges, allowed) in [
         (&["192.0.2.2/32", "fd00:2::2/128"][..], &[From::External][..]),
@@ -86,15 +95,15 @@ fn source_ranges_hold_for_everybody() {
     assert_eq!(answers.map(|answer| answer.is_ok()), [false, true]);
 }
 
-fn source_ranges_of_one_address_stay_as_they_are() {
-    let mut rig = rig();
+fn source_ranges_of_one_address_stay_as_they_are(mode: Mode) {
+    let mut rig = rig(mode);
     let source_ranges = ["192.0.2.2/32", "fd00:2::2/128"].map(|range| range.parse().unwrap()).into();
     serve(&mut rig, &Service { source_ranges, ..service(1, Protocol::Tcp) });
     assert_eq!(rig.resync().changes(), 0);
 }
 
-fn ports_of_the_node_are_not_reached_by_vips() {
-    let mut rig = rig();
+fn ports_of_the_node_are_not_reached_by_vips(mode: Mode) {
+    let mut rig = rig(mode);
     let service = Service { health_check_node_port: Some(30_999), ..service(1, Protocol::Tcp) };
     serve(&mut rig, &service);
     let _daemon = Backend::start("sshd", &rig.network.node, &[Port::Http(22), Port::Http(30_999)]).unwrap();
@@ -114,8 +123,8 @@ fn ports_of_the_node_are_not_reached_by_vips() {
     }
 }
 
-fn a_vip_answers_ping() {
-    let mut rig = rig();
+fn a_vip_answers_ping(mode: Mode) {
+    let mut rig = rig(mode);
     let service = service(1, Protocol::Tcp);
     serve(&mut rig, &service);
     for (from, family) in
@@ -134,11 +143,11 @@ fn answers_ping(address: IpAddr) -> bool {
 }
 
 /// What a network plugin has for them: to the kernel a VIP is an address of the node.
-fn host_ports_of_pods_do_not_take_a_vip() {
-    let mut rig = rig();
+fn host_ports_of_pods_do_not_take_a_vip(mode: Mode) {
+    let mut rig = rig(mode);
     let host_port = ["-p", "tcp", "--dport", "80", "-m", "addrtype", "--dst-type", "LOCAL", "-j", "REDIRECT"];
     let host_port = [&["-t", "nat", "-A", "PREROUTING"], &host_port[..], &["--to-ports", "8081"]].concat();
-    rig.network.node.run(|| Ok(run("iptables", &host_port))).unwrap();
+    rig.network.node.run(|| Ok(run(&mode.command("iptables"), &host_port))).unwrap();
     let _pod = Backend::start("host-port", &rig.network.node, &[Port::Http(8081)]).unwrap();
     let service = service(1, Protocol::Tcp);
     serve(&mut rig, &service);
@@ -150,8 +159,8 @@ fn host_ports_of_pods_do_not_take_a_vip() {
     assert_eq!(kind(&rig, From::External, (own, 80).into()), Ok("host-port".into()));
 }
 
-fn what_somebody_changed_is_put_right() {
-    let mut rig = rig();
+fn what_somebody_changed_is_put_right(mode: Mode) {
+    let mut rig = rig(mode);
     let service = Service { external_policy: TrafficPolicy::Local, ..service(1, Protocol::Tcp) };
     serve(&mut rig, &service);
     let whole = netfilter(&rig);
@@ -165,7 +174,7 @@ fn what_somebody_changed_is_put_right() {
         "ipset add -exist IPVSD-SHORT-CIRCUIT 198.51.100.1,tcp:80 skbmark 0x1",
         "iptables -F; iptables -t nat -F; iptables -t mangle -F; ip6tables -F; ip6tables -t nat -F; ip6tables -t mangle -F; ipset destroy",
     ] {
-        rig.network.node.run(|| Ok(run("bash", &["-ec", mess]))).unwrap();
+        run_in(&rig, mess);
         assert_ne!(netfilter(&rig), whole, "{mess}");
         assert!(rig.resync().changes() > 0, "{mess}");
         assert_eq!(netfilter(&rig), whole, "{mess}");
@@ -175,12 +184,13 @@ fn what_somebody_changed_is_put_right() {
 
 /// All sets and rules of the node, sorted, without what differs from one making to the next.
 fn netfilter(rig: &GoldenRig) -> Vec<String> {
-    let all =
-        rig.network.node.run(|| Ok(run("ipset", &["save"]) + &run("iptables-save", &[]) + &run("ip6tables-save", &[])));
+    let rules = ["iptables", "ip6tables"].map(|name| rig.mode().program(name, "save"));
+    let all = rig.network.node.run(|| Ok(run("ipset", &["save"]) + &rules.map(|program| run(&program, &[])).concat()));
     let all = all.unwrap();
     let lines = all
         .lines()
-        .filter(|line| !line.starts_with('#'))
+        // Tables with nothing in them are there or not.
+        .filter(|line| !line.starts_with(['#', '*']) && *line != "COMMIT" && !line.contains(" ACCEPT ["))
         .map(|line| line.split(" bucketsize").next().unwrap().split(" [").next().unwrap().trim().to_owned());
     let mut lines: Vec<_> = lines.collect();
     lines.sort();
@@ -188,7 +198,7 @@ fn netfilter(rig: &GoldenRig) -> Vec<String> {
 }
 
 fn rules_are_as_many() {
-    let mut rig = rig();
+    let mut rig = rig(Mode::Ipvs);
     let count = |rig: &GoldenRig| {
         let rules = || Ok(run("iptables-save", &[]) + &run("ip6tables-save", &[]));
         rig.network.node.run(rules).unwrap().lines().filter(|line| line.starts_with("-A")).count()
@@ -249,14 +259,10 @@ fn the_program_does_it_where_it_is_told_to() {
     assert_eq!((run("ipset", &["save"]), run("iptables-save", &[]).contains("KUBE-")), (String::new(), false));
 }
 
-fn a_cleanup_leaves_no_set_and_no_rule() {
-    let mut rig = rig();
-    let foreign = || Ok(run("iptables", &["-A", "INPUT", "-s", "192.0.2.77", "-j", "ACCEPT"]));
-    rig.network.node.run(foreign).unwrap();
-    run_in(
-        &rig,
-        "ipset create SOMEBODYS hash:ip; iptables -t nat -S; iptables -t mangle -S; ip6tables -t nat -S; ip6tables -t mangle -S; ip6tables -S",
-    );
+fn a_cleanup_leaves_no_set_and_no_rule(mode: Mode) {
+    let mut rig = rig(mode);
+    run_in(&rig, "iptables -A INPUT -s 192.0.2.77 -j ACCEPT");
+    run_in(&rig, "ipset create SOMEBODYS hash:ip");
     let before = netfilter(&rig);
     serve(&mut rig, &Service { external_policy: TrafficPolicy::Local, ..service(1, Protocol::Tcp) });
     // Not whole any more, and all the same in the way of removing the sets.
@@ -267,12 +273,14 @@ fn a_cleanup_leaves_no_set_and_no_rule() {
 }
 
 fn run_in(rig: &GoldenRig, commands: &str) {
-    rig.network.node.run(|| Ok(run("bash", &["-ec", commands]))).unwrap();
+    let [four, six] = ["iptables", "ip6tables"].map(|name| rig.mode().command(name));
+    let commands = commands.replace("ip6tables", "SIX").replace("iptables", &four).replace("SIX", &six);
+    rig.network.node.run(|| Ok(run("bash", &["-ec", &commands]))).unwrap();
 }
 
 /// Whatever the order in which Services come.
-fn marks_are_the_same_after_a_restart() {
-    let mut rig = rig();
+fn marks_are_the_same_after_a_restart(mode: Mode) {
+    let mut rig = rig(mode);
     let services =
         [1, 2, 3].map(|number| Service { external_policy: TrafficPolicy::Local, ..service(number, Protocol::Tcp) });
     for service in services.iter().rev() {

@@ -2,7 +2,7 @@
 
 use crate::feed;
 use crate::lab::{run, trial};
-use ipvsd::kernel::netfilter::{Alone, Netfilter};
+use ipvsd::kernel::linux::Linux;
 use ipvsd::kernel::{Kernel, Observation, Scope};
 use ipvsd::model::netfilter::{Capacity, RuleSettings, SetKey};
 use ipvsd::model::{Family, Leftover, Op};
@@ -74,15 +74,15 @@ pub fn saved(backend: &str, family: Family) -> Vec<String> {
     lines
 }
 
-pub fn open() -> Alone {
-    Alone(Netfilter::open().unwrap())
+pub fn open() -> Linux {
+    Linux::open_nat().unwrap()
 }
 
-pub fn look(kernel: &mut Alone) -> Observation {
+pub fn look(kernel: &mut Linux) -> Observation {
     kernel.observe(Scope::All).unwrap()
 }
 
-pub fn apply(kernel: &mut Alone, ops: &[Op]) {
+pub fn apply(kernel: &mut Linux, ops: &[Op]) {
     assert_eq!(kernel.apply(ops), []);
 }
 
@@ -91,7 +91,7 @@ pub fn removals(seen: &Observation) -> Vec<Op> {
 }
 
 /// Our sets and rules.
-fn take_over(kernel: &mut Alone) {
+fn take_over(kernel: &mut Linux) {
     let sets: Vec<_> = SetKey::all().map(|key| Op::CreateSet(key, Capacity::LEAST)).collect();
     apply(kernel, &sets);
     apply(kernel, &FAMILIES.map(|family| Op::SetRules(family, RuleSettings::default())));
@@ -145,7 +145,7 @@ fn both_at_once() {
 }
 
 /// Puts ours in the place of what is there, and without ours there is then what is wanted.
-fn goes(kernel: &mut Alone, wanted: &[Vec<String>]) {
+fn goes(kernel: &mut Linux, wanted: &[Vec<String>]) {
     take_over(kernel);
     let seen = look(kernel);
     apply(kernel, &removals(&seen));

@@ -101,7 +101,7 @@ fn of_service(mut service: ServiceAnswer, port: Option<&str>) -> anyhow::Result<
     if let Some(port) = port {
         keep_port(&mut service, port)?;
     }
-    let mut linux = Linux::open()?;
+    let mut linux = Linux::open_as_found()?;
     let keys: Vec<_> = service.virtual_servers.iter().map(|server| VirtualServerKey::from(server.server)).collect();
     let entries = linux.entries(&keys)?;
     // Others' are left alone, and so differ from nothing.

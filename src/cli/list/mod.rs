@@ -1,4 +1,5 @@
-//! `ipvsd list`: what the kernel's IPVS holds, ours or not, read from the kernel itself.
+//! `ipvsd list`: what the kernel's IPVS holds, ours or not, read from the kernel itself; or the virtual servers that
+//! netfilter's rules hold in its place.
 //!
 //! | file | job |
 //! |---|---|
@@ -34,7 +35,7 @@ pub use arguments::Arguments;
 
 /// Prints what is asked for; exits with 1 if a part of it is not there or cannot be said.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let mut linux = Linux::open()?;
+    let mut linux = Linux::open_as_found()?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     let missing = print(&mut out, &mut linux, arguments)?;
     out.flush()?;

@@ -47,7 +47,7 @@ pub type NameOf<'a> = &'a dyn Fn(&Identity) -> Option<String>;
 
 /// Shows until it is told to end.
 pub fn run(arguments: &Arguments, name_of: NameOf<'_>) -> anyhow::Result<ExitCode> {
-    let mut linux = Linux::open()?;
+    let mut linux = Linux::open_as_found()?;
     let screen = Screen::new(arguments.sort, &arguments.filter);
     let interval = Duration::from_secs_f64(arguments.interval);
     let looks = arguments.iterations.unwrap_or(if arguments.batch { 1 } else { u64::MAX });

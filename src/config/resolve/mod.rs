@@ -9,7 +9,7 @@ use super::kube_proxy::gates::{FeatureGates, Objection};
 use super::kube_proxy::v1alpha1::{ConntrackConfiguration, KubeProxyConfiguration};
 use super::logging::Logging;
 use super::network::{self, DetectLocal, Masquerade};
-use super::{Cluster, Config, Input, Servers};
+use super::{Cluster, Config, Input, Mode, Servers};
 use crate::desired::Settings;
 use crate::kernel::node_setup::{Conntrack, IpvsTimeouts, NodeSetup};
 use crate::model::SchedulerName;
@@ -42,10 +42,14 @@ pub struct Request {
     pub master: String,
     /// How long a departing destination may keep its connections.
     pub drain_timeout: Duration,
-    /// Whether netfilter is programmed; if nobody says, for a cluster.
+    /// Whether netfilter is programmed; if nobody says, for a cluster, and where its rules balance.
     pub netfilter: Option<bool>,
     /// Whether affinity is shared by all addresses of a port, where nobody chose a scheduler.
     pub shared_affinity: bool,
+    /// Whether rules balance where IPVS is wanted and missing; if nobody says, they do.
+    pub ipvs_fallback: Option<bool>,
+    /// Whether the program moves over to IPVS that comes later; if nobody says, it does not.
+    pub move_to_ipvs: Option<bool>,
     /// What the operator should know already.
     pub notices: Vec<String>,
 }
@@ -58,7 +62,7 @@ pub enum ResolveError {
     Invalid(Vec<Invalid>),
     /// The configuration is good, and for another program.
     #[error(
-        "mode: nftables is not a mode of ipvsd, which programs IPVS: write `mode: ipvs`, or run kube-proxy on this node"
+        "mode: nftables is not a mode of ipvsd: write `mode: ipvs` or `mode: iptables`, or run kube-proxy on this node"
     )]
     Nftables,
 }
@@ -92,8 +96,13 @@ fn check(request: Request, checks: &mut Checks) -> Config {
     unused::note(&effective, checks);
     effective.forget_other_modes();
     let feature_gates = gates(&effective, checks);
-    let has_netfilter = request.netfilter.unwrap_or(request.manifests.is_none());
+    let is_iptables = effective.mode == "iptables";
+    if is_iptables && request.netfilter == Some(false) {
+        checks.refuse("netfilter", false, "must not be in the mode iptables");
+    }
+    let has_netfilter = request.netfilter.unwrap_or(request.manifests.is_none() || is_iptables);
     let mut config = Config {
+        mode: Mode::Iptables,
         settings: Settings {
             scheduling: scheduling(&effective, checks),
             shares_affinity: request.shared_affinity && effective.ipvs.in_effect(&effective.mode).scheduler.is_empty(),
@@ -121,19 +130,20 @@ fn check(request: Request, checks: &mut Checks) -> Config {
         notices: Vec::new(),
         effective,
     };
-    let netfilter = || network::netfilter(&config.detect_local, config.masquerade);
-    config.settings.netfilter = has_netfilter.then(netfilter);
+    let netfilter = network::netfilter(&config.detect_local, config.masquerade);
+    if !is_iptables {
+        // Who keeps netfilter out does not want it for this either.
+        let may_fall_back = request.ipvs_fallback.unwrap_or(true) && request.netfilter != Some(false);
+        let fallback = may_fall_back.then(|| netfilter.clone());
+        config.mode = Mode::Ipvs { fallback, moves_over: request.move_to_ipvs.unwrap_or(false) };
+    }
+    config.settings.netfilter = has_netfilter.then_some(netfilter);
     config
 }
 
 fn mode(config: &KubeProxyConfiguration, checks: &mut Checks) {
     match config.mode.as_str() {
-        "ipvs" | "nftables" => {}
-        "iptables" => checks.note(
-            "mode: iptables is served with IPVS, at the pace that the iptables section says; write `mode: ipvs` for the \
-             ipvs section to count"
-                .into(),
-        ),
+        "ipvs" | "iptables" | "nftables" => {}
         other => checks.refuse("mode", other, "must be iptables, ipvs, nftables or nothing"),
     }
 }

@@ -160,20 +160,45 @@ fn what_only_another_mode_uses_is_not_checked() {
 fn the_mode_nftables_is_refused_with_a_way_out() {
     let error = resolve(request("mode: nftables")).unwrap_err();
     assert_eq!(error, ResolveError::Nftables);
-    assert!(error.to_string().contains("write `mode: ipvs`, or run kube-proxy"));
+    assert!(error.to_string().contains("write `mode: ipvs` or `mode: iptables`, or run kube-proxy"));
     assert_eq!(refused("mode: nftables\noomScoreAdj: 5000").len(), 1, "what is wrong comes first");
 }
 
 #[test]
-fn the_mode_iptables_is_served_and_said_to_be() {
+fn modes_are_what_they_say() {
     for fields in ["", "mode: iptables"] {
         let config = resolved(fields);
-        assert_eq!(config.effective.mode, "iptables");
-        assert_eq!(config.notices.len(), 1);
-        assert!(config.notices[0].starts_with("mode: iptables is served with IPVS"));
+        assert_eq!((config.effective.mode.as_str(), &config.mode), ("iptables", &Mode::Iptables));
+        assert_eq!(config.notices, Vec::<String>::new());
         assert_eq!(config.options.intervals.rest, Duration::from_secs(1));
     }
-    assert_eq!(resolved("mode: ipvs").notices, Vec::<String>::new());
+    let ipvs = resolved("mode: ipvs");
+    assert_eq!(ipvs.notices, Vec::<String>::new());
+    assert_eq!(ipvs.mode, Mode::Ipvs { fallback: ipvs.settings.netfilter.clone(), moves_over: false });
+}
+
+#[test]
+fn the_fallback_can_be_forbidden_and_needs_netfilter() {
+    let mode = |netfilter, ipvs_fallback, move_to_ipvs| {
+        let request = Request { netfilter, ipvs_fallback, move_to_ipvs, ..request("mode: ipvs") };
+        let Mode::Ipvs { fallback, moves_over } = resolve(request).unwrap().mode else { panic!("ipvs") };
+        (fallback.is_some(), moves_over)
+    };
+    assert_eq!(mode(None, None, None), (true, false));
+    assert_eq!(mode(None, Some(false), Some(true)), (false, true));
+    assert_eq!(mode(Some(false), None, None), (false, false));
+    let of_manifests = Request { manifests: Some("dir".into()), ..request("mode: ipvs") };
+    let config = resolve(of_manifests).unwrap();
+    assert!(config.settings.netfilter.is_none());
+    assert!(matches!(config.mode, Mode::Ipvs { fallback: Some(_), .. }), "which brings netfilter along");
+}
+
+#[test]
+fn the_mode_iptables_is_nothing_without_netfilter() {
+    let refused = resolve(Request { netfilter: Some(false), ..request("mode: iptables") }).unwrap_err();
+    assert_eq!(refused.to_string(), "netfilter: false must not be in the mode iptables");
+    let of_manifests = Request { manifests: Some("dir".into()), ..request("mode: iptables") };
+    assert!(resolve(of_manifests).unwrap().settings.netfilter.is_some());
 }
 
 #[test]
@@ -202,7 +227,8 @@ fn kubeadms_file_is_taken_as_it_is() {
     let mut effective = kube_proxy::parse(text).unwrap().object;
     effective.set_platform_defaults();
     let config = resolve(Request { effective, ..Request::default() }).unwrap();
-    assert_eq!(config.notices.len(), 1, "only of the mode: {:?}", config.notices);
+    assert_eq!(config.notices, Vec::<String>::new());
+    assert_eq!(config.mode, Mode::Iptables);
     assert_eq!(config.node_name, None);
     assert_eq!(config.settings.bind_address, None);
     assert_eq!(config.servers.healthz, Some("0.0.0.0:10256".parse().unwrap()));
@@ -304,7 +330,8 @@ fn a_directory_takes_the_place_of_the_cluster() {
 fn netfilter_is_programmed_where_it_is_asked_for() {
     for (manifests, netfilter, wanted) in [(true, Some(true), true), (false, Some(false), false), (false, None, true)] {
         let manifests = manifests.then(|| "dir".into());
-        let config = resolve(Request { manifests, netfilter, ..request("iptables: {masqueradeBit: 3}") }).unwrap();
+        let fields = "mode: ipvs\niptables: {masqueradeBit: 3}";
+        let config = resolve(Request { manifests, netfilter, ..request(fields) }).unwrap();
         assert_eq!(config.settings.netfilter.is_some(), wanted);
         let bits = config.settings.netfilter.map(|settings| settings.masquerade_bit.bits());
         assert_eq!(bits, wanted.then_some(8));

@@ -10,7 +10,7 @@ pub mod part;
 
 use super::Settings;
 use crate::model::Family;
-use crate::model::netfilter::{DeviceName, LocalPods, MasqueradeBit, RuleSettings};
+use crate::model::netfilter::{Balancing, DeviceName, LocalPods, MasqueradeBit, RuleSettings};
 use crate::state::{Families, NodeObject, Origin, Problem, State};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -33,6 +33,8 @@ pub struct NetfilterSettings {
     pub localhost_node_ports: bool,
     /// How traffic of this node's pods is known.
     pub detect_local: DetectLocal,
+    /// Whether IPVS balances or netfilter's rules do.
+    pub balancing: Balancing,
 }
 
 /// How traffic of this node's pods is known: kube-proxy's `detectLocalMode` with what belongs to it.
@@ -59,6 +61,7 @@ impl Default for NetfilterSettings {
             masquerade_all: false,
             localhost_node_ports: true,
             detect_local: DetectLocal::default(),
+            balancing: Balancing::Ipvs,
         }
     }
 }
@@ -70,6 +73,7 @@ pub fn rules(settings: Option<&NetfilterSettings>, state: &State, localhost: boo
         masquerade_all: settings.masquerade_all,
         localhost: localhost && family == Family::Ipv4,
         local_pods: local_pods(&settings.detect_local, family, state),
+        balancing: settings.balancing,
     };
     let families = settings.into_iter().flat_map(|settings| settings.families.iter().map(move |f| (settings, f)));
     families.map(|(settings, family)| (family, of_family(settings, family))).collect()

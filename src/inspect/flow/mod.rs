@@ -7,8 +7,9 @@
 pub mod rule;
 mod walk;
 
+use crate::kernel::nat::chain::Tree;
 use crate::model::localhost::{FAR_ADDRESS, FAR_DEVICE, NEAR_DEVICE};
-use crate::model::netfilter::{LocalPods, RuleSettings};
+use crate::model::netfilter::{Balancing, LocalPods, RuleSettings};
 use crate::model::{DestinationKey, Family, LocalhostPath, Model, Protocol, VirtualServerKey, VirtualServerSpec};
 use crate::state::Node;
 use rule::NotUnderstood;
@@ -116,6 +117,18 @@ impl World<'_> {
         self.is_local(packet.destination) || (packet.destination == FAR_ADDRESS && is_by_far_end && has_way)
     }
 
+    /// Whether a virtual server for a packet is below this chain, where rules balance.
+    fn is_held_in(&self, chain: &str, packet: &Packet) -> bool {
+        let [by_mark, by_address, _] = keys(packet);
+        let key = if chain == Tree::Mark.name() { by_mark } else { by_address };
+        self.model.virtual_servers.contains_key(&key)
+    }
+
+    /// Whether rules balance packets of a family.
+    fn balances_by_rules(&self, family: Family) -> bool {
+        self.model.rules.get(&family).is_some_and(|settings| settings.balancing != Balancing::Ipvs)
+    }
+
     /// The source that the node's own packets to an address carry.
     fn source_to(&self, target: IpAddr) -> IpAddr {
         let preferred = self.model.routes.get(&target).and_then(|route| route.preferred_source);
@@ -176,7 +189,12 @@ fn from_node(walk: &mut Walk<'_>, packet: &mut Packet, world: &World<'_>) -> Res
     if packet.destination == FAR_ADDRESS {
         return by_the_loop(walk, packet, world);
     }
-    if let Some(balanced) = balance(packet, world)? {
+    let balanced = balance(packet, world)?;
+    if let (Some(Outcome::Unserved(..)), true) = (&balanced, world.balances_by_rules(Family::of(packet.destination))) {
+        packet.device = Some("lo".into());
+        return unserved(walk, packet, balanced);
+    }
+    if let Some(balanced) = balanced {
         return Ok(balanced);
     }
     if !world.is_local(packet.destination) {
@@ -201,6 +219,13 @@ fn from_elsewhere(walk: &mut Walk<'_>, packet: &mut Packet, world: &World<'_>) -
     if let Some(end) = end(walk.pass(Hook::Prerouting, &["mangle", "nat"], packet)?) {
         return Ok(end);
     }
+    if world.balances_by_rules(Family::of(packet.destination)) {
+        match balance(packet, world)? {
+            balanced @ Some(Outcome::Unserved(..)) => return unserved(walk, packet, balanced),
+            Some(balanced) => return Ok(balanced),
+            None => {}
+        }
+    }
     if !world.takes(packet) {
         return Ok(Outcome::Forwarded);
     }
@@ -208,6 +233,14 @@ fn from_elsewhere(walk: &mut Walk<'_>, packet: &mut Packet, world: &World<'_>) -
         return Ok(end);
     }
     Ok(balance(packet, world)?.unwrap_or(Outcome::Delivered))
+}
+
+/// Where rules balance, they let a packet that nobody is there for go on to those that drop or refuse it.
+fn unserved(walk: &mut Walk<'_>, packet: &mut Packet, refused: Option<Outcome>) -> Result<Outcome, NotUnderstood> {
+    match walk.pass(Hook::Input, &["filter"], packet)? {
+        Fate::Dropped => Ok(Outcome::Dropped),
+        Fate::Passed | Fate::Refused => Ok(refused.unwrap_or(Outcome::Refused)),
+    }
 }
 
 fn end(fate: Fate) -> Option<Outcome> {
@@ -218,13 +251,17 @@ fn end(fate: Fate) -> Option<Outcome> {
     }
 }
 
-/// What IPVS makes of a packet: it looks by the whole mark first (`ip_vs_service_find`). None if it takes it not.
-fn balance(packet: &Packet, world: &World<'_>) -> Result<Option<Outcome>, NotUnderstood> {
+/// The virtual servers that may take a packet, as IPVS looks for them (`ip_vs_service_find`), and rules too: by the whole
+/// mark first, then by address. Port 0 is every port, which only others' virtual servers have.
+fn keys(packet: &Packet) -> [VirtualServerKey; 3] {
     let Packet { destination, port, protocol, mark, .. } = *packet;
     let by_mark = VirtualServerKey::Mark { mark, family: Family::of(destination) };
-    // Port 0 is every port, which only others' virtual servers have.
-    let keys =
-        [by_mark, VirtualServerKey::new(destination, port, protocol), VirtualServerKey::new(destination, 0, protocol)];
+    [by_mark, VirtualServerKey::new(destination, port, protocol), VirtualServerKey::new(destination, 0, protocol)]
+}
+
+/// What becomes of a packet that a virtual server takes. None if none takes it.
+fn balance(packet: &Packet, world: &World<'_>) -> Result<Option<Outcome>, NotUnderstood> {
+    let keys = keys(packet);
     let exists = |key: &&VirtualServerKey| world.model.virtual_servers.contains_key(key) || world.foreign.contains(key);
     let Some(key) = keys.iter().find(exists) else { return Ok(None) };
     let Some(server) = world.model.virtual_servers.get(key) else { return Ok(Some(Outcome::Foreign(*key))) };
@@ -238,12 +275,14 @@ fn balance(packet: &Packet, world: &World<'_>) -> Result<Option<Outcome>, NotUnd
 }
 
 /// Behind IPVS a packet has its destination's address. Its destination is chosen, so that nat does not look again in
-/// OUTPUT.
+/// OUTPUT; where rules have chosen, it does not come there.
 fn way(destination: DestinationKey, weight: u32, (packet, world): (&Packet, &World<'_>)) -> Result<Way, NotUnderstood> {
     let mut packet =
         Packet { destination: destination.address, port: destination.port, device: None, ..packet.clone() };
     let mut walk = Walk::new(world, Family::of(destination.address));
-    walk.pass(Hook::Output, &["mangle"], &mut packet)?;
+    if !world.balances_by_rules(Family::of(destination.address)) {
+        walk.pass(Hook::Output, &["mangle"], &mut packet)?;
+    }
     walk.pass(Hook::Postrouting, &["mangle", "nat"], &mut packet)?;
     Ok(Way { destination, weight, is_masqueraded: packet.is_masqueraded, steps: walk.steps })
 }

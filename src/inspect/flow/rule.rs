@@ -37,6 +37,10 @@ pub enum Test {
     Out(String),
     /// `-p`; none for one that IPVS does not balance.
     Protocol(Option<Protocol>),
+    /// `--tcp-flags FIN,SYN,RST,ACK SYN`: it begins a TCP connection.
+    BeginsTcp,
+    /// `--dport FIRST:LAST`, or one of both.
+    Ports(u16, u16),
     /// `-m set --match-set`
     InSet(SetKey, Sides),
     /// `-m mark --mark VALUE/MASK`
@@ -146,6 +150,13 @@ fn test<'a>(option: &str, words: &mut impl Iterator<Item = &'a str>) -> Option<O
         "-i" => Some(Test::Device(value.to_owned())),
         "-o" => Some(Test::Out(value.to_owned())),
         "-p" => Some(Test::Protocol(super::super::form::protocol_of(value))),
+        "--tcp-flags" => {
+            words.next().filter(|set| *set == "SYN" && value == "FIN,SYN,RST,ACK").map(|_| Test::BeginsTcp)
+        }
+        "--dport" => {
+            let (first, last) = value.split_once(':').unwrap_or((value, value));
+            Some(Test::Ports(first.parse().ok()?, last.parse().ok()?))
+        }
         "--match-set" => Some(Test::InSet(set(value)?, sides(words.next()?)?)),
         "--mark" => {
             let (value, mask) = mark(value)?;
@@ -221,6 +232,8 @@ mod tests {
             "masquerade 0x4000, all, pods on cni0",
             "masquerade 0x4000, pods on veth+",
             "masquerade 0x4000, localhost",
+            "masquerade 0x4000, nat, pods on cni0",
+            "masquerade 0x4000, localhost, liberal nat",
         ] {
             for family in [Family::Ipv4, Family::Ipv6] {
                 for table in tables(&settings.parse().unwrap(), family) {

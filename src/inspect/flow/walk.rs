@@ -156,6 +156,11 @@ impl<'a> Walk<'a> {
                 Target::Accept | Target::Masquerade | Target::From(_) | Target::To(_) => return Ok(Verdict::Accept),
                 Target::Drop => return Ok(Verdict::Drop),
                 Target::Reject => return Ok(Verdict::Reject),
+                Target::Chain(name) if place.table.roots.contains(&name.as_str()) => {
+                    if self.world.is_held_in(&name, packet) {
+                        return Ok(Verdict::Accept);
+                    }
+                }
                 Target::Chain(name) => {
                     let chain = place.table.chains.iter().find(|chain| chain.name == name);
                     let chain = chain.filter(|_| depth < DEEPEST).ok_or_else(|| NotUnderstood(text.clone()))?;
@@ -210,6 +215,8 @@ impl<'a> Walk<'a> {
             Test::Device(name) => packet.device.as_deref().is_some_and(|device| is_named(device, name)),
             Test::Out(name) => packet.out == Some(name.as_str()),
             Test::Protocol(protocol) => *protocol == Some(packet.protocol),
+            Test::BeginsTcp => packet.protocol == Protocol::Tcp,
+            Test::Ports(first, last) => (*first..=*last).contains(&packet.port),
             Test::InSet(key, sides) => self.find(*key, sides, packet).is_some(),
             Test::Mark(value, mask) => packet.mark & mask == *value,
             // It is the first packet of its connection.

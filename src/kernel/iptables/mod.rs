@@ -6,6 +6,7 @@
 //! back end.
 
 pub mod leftovers;
+mod nat;
 pub mod other;
 pub mod rules;
 pub mod saved;
@@ -22,6 +23,9 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+
+/// What the programs exit with where it is not their input (`enum xtables_exittype` in xtables.h).
+const RESOURCE_PROBLEM: i32 = 4;
 
 /// The programs, and how this node's print our rules.
 #[derive(Debug)]
@@ -62,6 +66,29 @@ pub struct Failed {
     pub program: Arc<str>,
     /// What it said, or why it cannot be run.
     pub reason: Arc<str>,
+    /// What was to blame.
+    pub blame: Blame,
+}
+
+/// What a program failed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// What it was given.
+    Input {
+        /// The line that it named, counted from 1.
+        line: Option<usize>,
+    },
+    /// Where it ran: others held the lock (`RESOURCE_PROBLEM`, xtables.h), or it cannot be run.
+    Circumstances,
+    /// It is not installed.
+    Missing,
+}
+
+impl Failed {
+    /// The same failure, with the text of the line that it was for.
+    pub fn at(&self, line: &str) -> Self {
+        Self { reason: format!("{}: {line}", self.reason).into(), ..self.clone() }
+    }
 }
 
 impl Iptables {
@@ -77,13 +104,33 @@ impl Iptables {
         self.backend
     }
 
-    /// Looks at a family's rules. Of those that cannot be read nothing is known.
-    pub fn observe(&mut self, family: Family) -> Look {
+    /// All rules of a family as they are.
+    ///
+    /// # Errors
+    /// The program's.
+    pub fn save(&self, family: Family) -> Result<Saved, Failed> {
+        self.backend.save(family)
+    }
+
+    /// Gives an input to the program, which takes all of a table or nothing.
+    ///
+    /// # Errors
+    /// The program's.
+    pub fn restore(&self, family: Family, input: &str) -> Result<(), Failed> {
+        self.backend.restore(family, input)
+    }
+
+    fn settings(&self, family: Family, saved: &Saved) -> Option<RuleSettings> {
+        let printed = self.printed.get(&family);
+        let as_printed = || printed.filter(|(ours, _)| saved.ours(family) == *ours).map(|(_, settings)| *settings);
+        saved.settings(family).or_else(as_printed)
+    }
+
+    /// Looks at a family's rules.
+    pub fn look(&mut self, family: Family, saved: &Saved) -> Look {
         let mut look = self.other.look(family);
-        if let Ok(saved) = self.backend.save(family) {
-            look.settings = self.settings(&saved, family);
-            look.note(Leftover::Rules(family), Leftovers::find(&saved, family, whose_shared(&saved)));
-        }
+        look.settings = self.settings(family, saved);
+        look.note(Leftover::Rules(family), Leftovers::find(saved, family, whose_shared(saved)));
         look
     }
 
@@ -124,12 +171,6 @@ impl Iptables {
             Leftover::OtherRules(family) => self.other.clear(family),
             Leftover::Table(_) => Ok(()),
         }
-    }
-
-    fn settings(&self, saved: &Saved, family: Family) -> Option<RuleSettings> {
-        let printed = self.printed.get(&family);
-        let as_printed = || printed.filter(|(ours, _)| saved.ours(family) == *ours).map(|(_, settings)| *settings);
-        saved.settings(family).or_else(as_printed)
     }
 }
 
@@ -212,15 +253,29 @@ fn weight(saved: &Saved) -> (bool, usize) {
 }
 
 fn run(program: &str, arguments: &[&str], input: &str) -> Result<Output, Failed> {
-    let failed = |reason: String| Failed { program: program.into(), reason: reason.trim().into() };
+    let failed = |reason: String, blame| Failed { program: program.into(), reason: reason.trim().into(), blame };
     let output = piped(program, arguments, input).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => failed("is not installed".into()),
-        _ => failed(format!("cannot be run: {error}")),
+        io::ErrorKind::NotFound => failed("is not installed".into(), Blame::Missing),
+        _ => failed(format!("cannot be run: {error}"), Blame::Circumstances),
     })?;
     if output.status.success() {
         return Ok(output);
     }
-    Err(failed(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr))))
+    let said = String::from_utf8_lossy(&output.stderr);
+    let blame = match (named_line(&said), output.status.code()) {
+        (None, Some(RESOURCE_PROBLEM) | None) => Blame::Circumstances,
+        // nf_tables says the same of what the kernel refuses, and then names the line.
+        (line, _) => Blame::Input { line },
+    };
+    Err(failed(format!("{}: {said}", output.status), blame))
+}
+
+/// The number of the line that a message is about: `line 5 failed`, `line 5: RULE_APPEND failed`, `Error occurred at line:
+/// 5`.
+fn named_line(said: &str) -> Option<usize> {
+    let mut words = said.split_whitespace();
+    words.find(|word| ["line", "line:"].contains(word))?;
+    words.next()?.trim_end_matches(':').parse().ok()
 }
 
 fn piped(program: &str, arguments: &[&str], input: &str) -> io::Result<Output> {
@@ -247,6 +302,26 @@ mod tests {
         assert_eq!(missing.to_string(), "ipvsd-no-such-program: is not installed");
         let failing = run("sh", &["-c", "echo why >&2; exit 3"], "").unwrap_err();
         assert_eq!(failing.to_string(), "sh: exit status: 3: why");
+    }
+
+    #[test]
+    fn the_line_that_a_program_names_is_found() {
+        for (said, line) in [
+            ("iptables-restore: line 5 failed\n", Some(5)),
+            (
+                "iptables-nft-restore v1.8.9 (nf_tables): \nline 12: RULE_APPEND failed (Invalid argument): rule in chain A",
+                Some(12),
+            ),
+            ("x: Bad IP\n\nError occurred at line: 3\nTry `x -h'", Some(3)),
+            ("Another app is currently holding the xtables lock", None),
+            ("line of thought", None),
+        ] {
+            assert_eq!(named_line(said), line, "{said}");
+        }
+        let blame = |script: &str| run("sh", &["-c", script], "").unwrap_err().blame;
+        assert_eq!(blame("echo line 7 failed >&2; exit 1"), Blame::Input { line: Some(7) });
+        assert_eq!(blame("echo line 7 failed >&2; exit 4"), Blame::Input { line: Some(7) });
+        assert_eq!(blame("echo somebody has the lock >&2; exit 4"), Blame::Circumstances);
     }
 
     #[test]

@@ -10,12 +10,15 @@
 //! | nat | who is masqueraded, by a bit of the mark; that nobody else's rules translate a VIP |
 //! | filter | access by source ranges; what of the node can be reached by a VIP's address |
 //!
+//! Where these rules balance themselves, `nat` beside this file says what is different.
+//!
 //! Chains and rules are those of kube-proxy's ipvs mode where they serve the same purpose; `docs/decisions.md` says what
 //! differs.
 
+use super::nat;
 use crate::model::Family;
 use crate::model::localhost::{FAR_ADDRESS, FAR_DEVICE, NEAR_ADDRESS, NEAR_DEVICE};
-use crate::model::netfilter::{LocalPods, RuleSettings, SetKey, SetKind, mark};
+use crate::model::netfilter::{Balancing, LocalPods, RuleSettings, SetKey, SetKind, mark};
 
 /// What there is in one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub struct Table {
     pub name: &'static str,
     /// Chains that are ours as a whole.
     pub chains: Vec<Chain>,
+    /// Chains that must be there for these to lead to, and whose rules are not for the settings to say.
+    pub roots: Vec<&'static str>,
     /// Rules of ours in the kernel's chains, in the order in which they should stand.
     pub jumps: Vec<Jump>,
 }
@@ -52,7 +57,11 @@ pub const SETTINGS_AT: (&str, &str) = ("mangle", "IPVSD-PREROUTING");
 /// All rules of a family.
 pub fn tables(settings: &RuleSettings, family: Family) -> [Table; 3] {
     let writer = Writer { settings, family };
-    [writer.mangle(), writer.nat(), writer.filter()]
+    let tables = [writer.mangle(), writer.nat(), writer.filter()];
+    match settings.balancing {
+        Balancing::Ipvs => tables,
+        Balancing::Nat { is_liberal } => nat::Entry { family, is_liberal, localhost: settings.localhost }.amend(tables),
+    }
 }
 
 struct Writer<'a> {
@@ -91,6 +100,7 @@ impl Writer<'_> {
                     ],
                 ),
             ],
+            roots: vec![],
             jumps: vec![
                 jump("PREROUTING", "ipvsd short circuit of pods", SETTINGS_AT.1),
                 jump("OUTPUT", "ipvsd short circuit of the node", "IPVSD-OUTPUT"),
@@ -117,6 +127,7 @@ impl Writer<'_> {
                 chain("KUBE-MARK-MASQ", vec![format!("-j MARK --set-xmark {bit:#x}/{bit:#x}")]),
                 chain("KUBE-POSTROUTING", self.masquerading()),
             ],
+            roots: vec![],
             jumps: vec![
                 jump("PREROUTING", "kubernetes service portals", "KUBE-SERVICES"),
                 jump("OUTPUT", "ipvsd node ports on localhost", "IPVSD-LOCALHOST"),
@@ -231,6 +242,7 @@ impl Writer<'_> {
                 // Where kube-proxy has a rule for each load-balancer IP that the node may not use.
                 chain("KUBE-IPVS-OUT-FILTER", vec![]),
             ],
+            roots: vec![],
             jumps: vec![
                 jump("FORWARD", "kubernetes forwarding rules", "KUBE-FORWARD"),
                 jump("INPUT", "kubernetes ipvs access filter", "KUBE-IPVS-FILTER"),

@@ -2,10 +2,14 @@
 //! Pure.
 
 use super::rules::{Chain, Jump, SETTINGS_AT, Table, tables};
+use crate::kernel::nat::chain;
 use crate::model::Family;
-use crate::model::netfilter::RuleSettings;
-use std::collections::BTreeMap;
+use crate::model::netfilter::{Balancing, RuleSettings};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+
+/// Settings whose rules are in all the chains that there can be of ours.
+const MOST: RuleSettings = RuleSettings { balancing: Balancing::Nat { is_liberal: false }, ..RuleSettings::DEFAULT };
 
 /// The rules of one family as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,7 +64,8 @@ impl Saved {
         let is_whole = |table: &Table| {
             let has_chain = |chain: &Chain| self.rules(table.name, chain.name) == Some(&chain.rules);
             let has_jump = |jump: &Jump| self.count(table.name, jump) == 1;
-            table.chains.iter().all(has_chain) && table.jumps.iter().all(has_jump)
+            let has_root = |name: &&str| self.has_chain(table.name, name);
+            table.chains.iter().all(has_chain) && table.jumps.iter().all(has_jump) && table.roots.iter().all(has_root)
         };
         tables(&settings, family).iter().all(is_whole).then_some(settings)
     }
@@ -72,10 +77,17 @@ impl Saved {
         rule.strip_prefix("-m comment --comment \"")?.strip_suffix('"')?.parse().ok()
     }
 
+    /// The chains of a table whose names begin like this, with their rules.
+    pub fn chains_named(&self, table: &str, prefix: &str) -> impl Iterator<Item = (&str, &[String])> {
+        let begun = self.chains.range((table.to_owned(), prefix.to_owned())..);
+        let begun = begun.take_while(move |((of, name), _)| of == table && name.starts_with(prefix));
+        begun.map(|((_, name), rules)| (name.as_str(), rules.as_slice()))
+    }
+
     /// What of it is ours: the contents of our chains, and the jumps.
     pub fn ours(&self, family: Family) -> Self {
         let mut ours = Self::default();
-        for table in tables(&RuleSettings::default(), family) {
+        for table in tables(&MOST, family) {
             let mut take = |name: &str, keep: &dyn Fn(&String) -> bool| {
                 let rules = self.rules(table.name, name).into_iter().flatten().filter(|rule| keep(rule)).cloned();
                 ours.chains.entry((table.name.into(), name.into())).or_default().extend(rules);
@@ -89,13 +101,15 @@ impl Saved {
     }
 
     /// What makes these rules those of `settings`, in one transaction for each table: our chains get their rules, and
-    /// jumps that are missing are put first.
+    /// jumps that are missing are put first. Chains that these settings have no use for go.
     pub fn repair(&self, settings: &RuleSettings, family: Family) -> String {
         let mut text = String::new();
         for table in tables(settings, family) {
             line(&mut text, format_args!("*{}", table.name));
-            for chain in &table.chains {
-                line(&mut text, format_args!(":{} - [0:0]", chain.name));
+            let useless = self.useless(&table);
+            let missing = table.roots.iter().filter(|root| !self.has_chain(table.name, root)).copied();
+            for name in table.chains.iter().map(|chain| chain.name).chain(missing).chain(useless.iter().copied()) {
+                line(&mut text, format_args!(":{name} - [0:0]"));
             }
             for Chain { name, rules } in &table.chains {
                 rules.iter().for_each(|rule| line(&mut text, format_args!("-A {name} {rule}")));
@@ -107,17 +121,32 @@ impl Saved {
                     count => delete(&mut text, jump, count - 1),
                 }
             }
+            let is_left = |from: &str| !table.chains.iter().any(|chain| chain.name == from);
+            for (from, rule) in self.jumps_to(table.name, &useless).filter(|(from, _)| is_left(from)) {
+                line(&mut text, format_args!("-D {from} {rule}"));
+            }
+            useless.iter().for_each(|name| line(&mut text, format_args!("-X {name}")));
             line(&mut text, format_args!("COMMIT"));
         }
         text
+    }
+
+    /// Chains of ours that are there and not in a table as it should be.
+    fn useless(&self, table: &Table) -> Vec<&str> {
+        let ours = self.chains_named(table.name, chain::PREFIX).map(|(name, _)| name);
+        let holds_servers = |name: &str| !table.roots.is_empty() && chain::Chain::from_name(name).is_some();
+        let has_use = |name: &str| holds_servers(name) || table.chains.iter().any(|chain| chain.name == name);
+        ours.filter(|name| !has_use(name)).collect()
     }
 
     /// What takes our rules away; empty if there are none.
     pub fn removal(&self, family: Family) -> String {
         let mut text = String::new();
         for table in tables(&RuleSettings::default(), family) {
-            let chains: Vec<_> =
-                table.chains.iter().map(|chain| chain.name).filter(|name| self.has_chain(table.name, name)).collect();
+            let usual = table.chains.iter().map(|chain| chain.name).filter(|name| self.has_chain(table.name, name));
+            let ours = self.chains_named(table.name, chain::PREFIX).map(|(name, _)| name);
+            let chains: BTreeSet<_> = usual.chain(ours).collect();
+            let chains: Vec<_> = chains.into_iter().collect();
             if chains.is_empty() {
                 continue;
             }

@@ -1,13 +1,14 @@
 //! IPVS's generic netlink protocol (linux/ip_vs.h): its numbers, and what a dump holds.
 //!
-//! [`encode`] writes requests, [`decode`] reads answers, [`sync`] does both for sync daemons. All are pure; `linux`
-//! sends and receives.
+//! [`encode`] writes requests, [`decode`] reads answers, [`sync`] does both for sync daemons. All are pure;
+//! [`handle`] sends and receives.
 //!
 //! What is a virtual server everywhere else is a *service* to the kernel: constants, attributes and requests have the
 //! kernel's word here, the values that leave this module have ours.
 
 pub mod decode;
 pub mod encode;
+pub mod handle;
 pub mod sync;
 
 use crate::kernel::netlink::Malformed;
@@ -254,6 +255,11 @@ impl From<VirtualServerKey> for Identity {
 }
 
 impl VirtualServerEntry {
+    /// The flags of one that is ours and has no settings but, perhaps, persistence.
+    pub fn flags_of_ours(is_persistent: bool) -> u32 {
+        ownership::tagged(if is_persistent { PERSISTENT } else { 0 })
+    }
+
     /// Whether ipvsd made it.
     pub fn is_ours(&self) -> bool {
         ownership::virtual_server_is_ours(self.flags)

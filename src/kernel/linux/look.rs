@@ -1,8 +1,8 @@
 //! Looks at single things in the kernel, for those who explain them.
 
-use super::{Linux, ROUTES, data};
+use super::{Linux, ROUTES, data, entry};
 use crate::kernel::ipvs::{DestinationEntry, VirtualServerEntry};
-use crate::kernel::{ObserveError, route};
+use crate::kernel::{Kernel, ObserveError, Scope, route};
 use crate::model::{Model, RouteSpec, VirtualServerKey};
 use nix::net::if_::if_indextoname;
 use std::collections::BTreeMap;
@@ -17,12 +17,11 @@ impl Linux {
         &mut self,
         keys: &[VirtualServerKey],
     ) -> Result<Vec<(VirtualServerEntry, Vec<DestinationEntry>)>, ObserveError> {
-        let servers = self.virtual_servers_by_key(keys)?.into_iter();
-        let with_destinations = servers.map(|server| {
-            let destinations = self.destinations(server.identity)?;
-            Ok((server, destinations))
-        });
-        with_destinations.collect()
+        if let Some(ipvs) = &mut self.ipvs {
+            return ipvs.entries(keys);
+        }
+        let seen = self.observe(Scope::All)?.model.virtual_servers;
+        Ok(entry::table(keys.iter().filter_map(|key| seen.get_key_value(key))).virtual_servers)
     }
 
     /// Our routes.

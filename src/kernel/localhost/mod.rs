@@ -18,7 +18,7 @@
 mod link;
 mod routing;
 
-use super::linux::data;
+use super::answer::data;
 use super::netlink::{Answer, Batch, Socket};
 use super::{Errno, ObserveError};
 use crate::model::{LocalhostPath, Op};

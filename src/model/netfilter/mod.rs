@@ -8,5 +8,5 @@ mod rules;
 mod set;
 
 pub use mark::Mark;
-pub use rules::{DeviceName, InvalidRuleSettings, LocalPods, MasqueradeBit, RuleSettings};
+pub use rules::{Balancing, DeviceName, InvalidRuleSettings, LocalPods, MasqueradeBit, RuleSettings};
 pub use set::{AddressPort, Capacity, Member, Set, SetKey, SetKind, SetType};

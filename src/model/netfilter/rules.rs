@@ -20,6 +20,22 @@ pub struct RuleSettings {
     pub localhost: bool,
     /// How this node's pods are known.
     pub local_pods: LocalPods,
+    /// What takes packets from a frontend to an endpoint.
+    pub balancing: Balancing,
+}
+
+/// What takes packets from a frontend to an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Balancing {
+    /// IPVS.
+    #[default]
+    Ipvs,
+    /// Netfilter's own rules: destination NAT.
+    Nat {
+        /// Whether connection tracking lets packets outside of the TCP window pass (`nf_conntrack_tcp_be_liberal`).
+        /// Where it does not it calls them invalid and does not translate them back, so that they must be dropped.
+        is_liberal: bool,
+    },
 }
 
 /// The number of a bit in a packet's mark, 0 to 31.
@@ -49,25 +65,33 @@ pub struct DeviceName([u8; DeviceName::MAX]);
 #[error("{0:?} is not {1}")]
 pub struct InvalidRuleSettings(pub String, pub &'static str);
 
+impl RuleSettings {
+    /// As kube-proxy has them where nobody says anything.
+    pub const DEFAULT: Self = Self {
+        masquerade_bit: MasqueradeBit::DEFAULT,
+        masquerade_all: false,
+        localhost: false,
+        local_pods: LocalPods::Unknown,
+        balancing: Balancing::Ipvs,
+    };
+}
+
 impl Default for RuleSettings {
     fn default() -> Self {
-        Self {
-            masquerade_bit: MasqueradeBit::default(),
-            masquerade_all: false,
-            localhost: false,
-            local_pods: LocalPods::Unknown,
-        }
+        Self::DEFAULT
     }
 }
 
 impl Default for MasqueradeBit {
-    /// 14, that of kube-proxy.
     fn default() -> Self {
-        Self(14)
+        Self::DEFAULT
     }
 }
 
 impl MasqueradeBit {
+    /// 14, that of kube-proxy.
+    pub const DEFAULT: Self = Self(14);
+
     /// The bit with this number; none above 31.
     pub fn new(number: u8) -> Option<Self> {
         (number < 32).then_some(Self(number))
@@ -126,6 +150,11 @@ impl fmt::Display for RuleSettings {
         if self.localhost {
             f.write_str(", localhost")?;
         }
+        match self.balancing {
+            Balancing::Ipvs => {}
+            Balancing::Nat { is_liberal: false } => f.write_str(", nat")?,
+            Balancing::Nat { is_liberal: true } => f.write_str(", liberal nat")?,
+        }
         match self.local_pods {
             LocalPods::Unknown => Ok(()),
             LocalPods::From(network) => write!(f, ", pods from {network}"),
@@ -150,6 +179,8 @@ impl FromStr for RuleSettings {
             match word.split_once(" ") {
                 None if word == "all" => settings.masquerade_all = true,
                 None if word == "localhost" => settings.localhost = true,
+                None if word == "nat" => settings.balancing = Balancing::Nat { is_liberal: false },
+                Some(("liberal", "nat")) => settings.balancing = Balancing::Nat { is_liberal: true },
                 Some(("pods", which)) => settings.local_pods = local_pods(which).ok_or_else(invalid)?,
                 _ => return Err(invalid()),
             }
@@ -184,6 +215,8 @@ mod tests {
             "masquerade 0x4000, all, pods from fd00:244::/56",
             "masquerade 0x4000, pods on cni0",
             "masquerade 0x4000, pods on veth+",
+            "masquerade 0x4000, nat",
+            "masquerade 0x4000, all, liberal nat, pods on veth+",
         ] {
             assert_eq!(text.parse::<RuleSettings>().unwrap().to_string(), text);
         }

@@ -23,6 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub enum Occurrence {
     /// The proxy on this node begins.
     Starting,
+    /// Rules balance where IPVS was asked for; why.
+    FellBack(String),
+    /// The kernel has IPVS by now; what follows from it.
+    IpvsAppeared(String),
     /// The health server cannot listen; why.
     HealthServerFailed(String),
     /// The metrics server cannot listen; why.
@@ -91,6 +95,8 @@ impl EventWriter {
 fn event(occurrence: &Occurrence, node: &str) -> (Event, ObjectReference) {
     let (type_, reason, action, note) = match occurrence {
         Occurrence::Starting => (EventType::Normal, "Starting", "StartKubeProxy", None),
+        Occurrence::FellBack(why) => (EventType::Warning, "FallbackToIptables", "StartKubeProxy", Some(why)),
+        Occurrence::IpvsAppeared(what) => (EventType::Normal, "IPVSAvailable", "CheckKernel", Some(what)),
         Occurrence::HealthServerFailed(why) => {
             (EventType::Warning, "FailedToStartProxierHealthcheck", "StartKubeProxy", Some(why))
         }

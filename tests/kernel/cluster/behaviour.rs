@@ -127,8 +127,9 @@ fn get_through(network: &Network) {
     let all = [requests(&VIPS), vec![request(Protocol::Tcp, "192.0.2.1", 30080)]].concat();
     for request in &all {
         rig.until(&format!("{request:?} is answered"), |_| send(*request).is_ok());
-        let spread = client.run(|| Ok(request.spread(4)?)).unwrap();
-        assert_eq!(spread.into_values().collect::<Vec<_>>(), [2, 2], "{request:?}");
+        // By chance, as that mode is iptables.
+        let spread = client.run(|| Ok(request.spread(23)?)).unwrap();
+        assert_eq!(spread.len(), 2, "{request:?}");
     }
     rig.server.delete("Service", "default", "web");
     let refused = |request: &Request| send(*request).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);

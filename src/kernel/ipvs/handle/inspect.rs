@@ -1,6 +1,6 @@
 //! Reads for those who look: all that IPVS holds, ours or not, with statistics. The reconciler has a reading of its own.
 
-use super::Linux;
+use super::Ipvs;
 use crate::kernel::ObserveError;
 use crate::kernel::ipvs::sync::{self, SyncDaemon};
 use crate::kernel::ipvs::{DestinationEntry, Info, VirtualServerEntry};
@@ -15,7 +15,7 @@ pub struct Table {
     pub virtual_servers: Vec<(VirtualServerEntry, Vec<DestinationEntry>)>,
 }
 
-impl Linux {
+impl Ipvs {
     /// Reads everything that IPVS holds.
     ///
     /// # Errors
@@ -34,14 +34,26 @@ impl Linux {
         self.with_destinations(virtual_servers)
     }
 
+    /// Those of these virtual servers that exist, whoever made them, each with its destinations.
+    ///
+    /// # Errors
+    /// Any failure to read all of them.
+    pub fn entries(
+        &mut self,
+        keys: &[VirtualServerKey],
+    ) -> Result<Vec<(VirtualServerEntry, Vec<DestinationEntry>)>, ObserveError> {
+        let virtual_servers = self.virtual_servers_by_key(keys)?;
+        Ok(self.with_destinations(virtual_servers)?.virtual_servers)
+    }
+
     /// The sync daemons that run in this network namespace, the master first.
     ///
     /// # Errors
     /// Any failure to read all of it.
     pub fn sync_daemons(&mut self) -> Result<Vec<SyncDaemon>, ObserveError> {
-        let ipvs = self.ipvs;
+        let encoder = self.encoder;
         let decode = |payload: &[u8]| sync::daemon(payload).map(Some);
-        let mut found = self.generic.dump("sync daemons", |batch, flags| ipvs.sync_daemons(batch, flags), decode)?;
+        let mut found = self.socket.dump("sync daemons", |batch, flags| encoder.sync_daemons(batch, flags), decode)?;
         found.sort_by_key(|daemon| daemon.role);
         Ok(found)
     }

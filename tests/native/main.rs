@@ -1,0 +1,58 @@
+//! Runs the tests of the mode iptables on the machine's own kernel, in network namespaces, with both kinds of iptables:
+//! the lab's kernel has one. The tests are those of `tests/kernel`, and some that need nf_tables.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "../support/api_server/mod.rs"]
+mod api_server;
+#[allow(dead_code, reason = "here are not all who need it")]
+#[path = "../kernel/contract.rs"]
+mod contract;
+mod fallback;
+#[path = "../kernel/golden.rs"]
+mod golden;
+#[path = "../kernel/golden_explained.rs"]
+mod golden_explained;
+#[allow(dead_code, reason = "here are not all who need it")]
+#[path = "../kernel/golden_rig.rs"]
+mod golden_rig;
+#[allow(dead_code, reason = "here are not all who need it")]
+#[path = "../kernel/lab.rs"]
+mod lab;
+#[path = "../kernel/mode.rs"]
+mod mode;
+#[path = "../kernel/nat.rs"]
+mod nat;
+#[path = "../support/objects.rs"]
+mod objects;
+#[allow(dead_code, reason = "here are not all who need it")]
+#[path = "../kernel/program.rs"]
+mod program;
+#[allow(dead_code, reason = "here are not all who need it")]
+#[path = "../kernel/traffic_rig.rs"]
+mod traffic_rig;
+#[allow(dead_code, reason = "here are not all who need it")]
+#[path = "../kernel/vips.rs"]
+mod vips;
+
+use libtest_mimic::{Arguments, Trial};
+use mode::Mode;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(1);
+    let trials = if arguments.list || lab::can_run_here() { trials() } else { lab::unable_to_run(trials()) };
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trials() -> Vec<Trial> {
+    let of_mode = |mode| golden::trials(mode).into_iter().chain(nat::trials(mode)).chain(vips::trials(mode));
+    fallback::trials().into_iter().chain([Mode::Nft, Mode::Legacy].into_iter().flat_map(of_mode)).collect()
+}
