@@ -126,7 +126,8 @@ fn trials(text: &str) -> impl Iterator<Item = &str> {
 fn of_modes(text: &str) -> Vec<String> {
     let table = text.split_once("let tests: &[Test] = &[").and_then(|(_, rest)| rest.split_once("];"));
     let Some((entries, rest)) = table else { return Vec::new() };
-    let subject = rest.split_once("mode::trials(\"").and_then(|(_, rest)| rest.split('"').next()).unwrap();
+    let subject = rest.split_once("mode::trials(\"").and_then(|(_, rest)| rest.split('"').next());
+    let Some(subject) = subject else { return Vec::new() };
     entries.split("(\"").skip(1).map(|entry| format!("{subject}::{}", entry.split('"').next().unwrap())).collect()
 }
 
