@@ -81,6 +81,7 @@ fn given() -> BTreeMap<String, Known> {
     let failed = vec![(op, Cause::Refused(Errno::EPERM))];
     let report = Report { read_all: true, failed, done: BTreeMap::from([(op.kind(), 1)]), ..Report::default() };
     metrics.pass(&Pass { report: &report, took: Duration::ZERO, ended: Duration::ZERO, news: &[Duration::ZERO] });
+    metrics.mode("ipvs", "asked");
     metrics.queued(Duration::ZERO);
     metrics.service_changes(1);
     metrics.endpoint_changes(1);
