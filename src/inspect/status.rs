@@ -117,7 +117,7 @@ impl Status {
         let netfilter = wanted::rules_of(&view);
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            mode: "ipvs".to_owned(),
+            mode: if view.settings.balances_by_nat() { "iptables" } else { "ipvs" }.to_owned(),
             informed: is_informed,
             services,
             endpoint_slices,
