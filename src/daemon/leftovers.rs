@@ -9,9 +9,10 @@ use crate::kernel::linux::Linux;
 use crate::kernel::{Failure, Forgotten, Kernel, Observation, ObserveError, Scope};
 use crate::model::netfilter::AddressPort;
 use crate::model::{Family, Kept, Model, Op, Protocol, VirtualServerKey};
-use crate::reconcile::{Reconciler, Takeover};
+use crate::reconcile::{Options, Reconciler, Takeover};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// What wants none of them.
 pub type Leftovers = Reconciler<Remains<Linux>>;
@@ -28,7 +29,9 @@ pub struct Remains<K> {
 pub fn find(config: &Config) -> Option<Leftovers> {
     // What cannot be read now cannot be drained either, and does no harm: no new connection gets there.
     let remains = Remains::of(Linux::open_as_is().ok()?, &config.options.takeover).ok()??;
-    Some(Reconciler::new(remains, Settings::default(), config.options.clone()))
+    // Their addresses stay the node's, which resets what is cut: no virtual server is needed for that.
+    let options = Options { linger: Duration::ZERO, ..config.options.clone() };
+    Some(Reconciler::new(remains, Settings::default(), options))
 }
 
 impl<K: Kernel> Remains<K> {
@@ -101,8 +104,6 @@ mod tests {
     use crate::model::{
         DestinationKey, DestinationSpec, RouteSpec, SchedulerFlags, SchedulerName, VirtualServer, VirtualServerSpec,
     };
-    use crate::reconcile::Options;
-    use std::time::Duration;
 
     const DESTINATION: DestinationKey =
         DestinationKey { address: IpAddr::V4(std::net::Ipv4Addr::new(10, 244, 0, 1)), port: 80 };
