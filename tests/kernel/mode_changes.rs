@@ -26,7 +26,10 @@ fn rig(flags: &[&'static str]) -> Rig {
     rig.stop_daemon();
     rig.with_netfilter();
     rig.start_daemon();
-    rig.wait_until("rules stand", |rig| rig.on_node(|| run("iptables-save", &[]).contains("KUBE-SERVICES")));
+    // The table that is written last.
+    rig.wait_until("rules stand", |rig| {
+        rig.on_node(|| run("ip6tables-save", &["-t", "filter"]).contains("-j KUBE-IPVS-FILTER"))
+    });
     rig
 }
 
