@@ -7,11 +7,21 @@ use libtest_mimic::{Failed, Trial};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use std::env;
-use std::process::{Command, ExitCode};
+use std::io::{self, Write};
+use std::process::{Command, ExitCode, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 /// Tells a person why nothing was tested, and what to do.
 const NO_KERNEL: &str = "kernel tests did not run: this kernel has no IPVS (or we are not root) \
                          and the lab kernel is not installed; run `./dev test`";
+
+/// Says which part of the tests a lab runs, as in `1/2`.
+const PART: &str = "IPVSD_TEST_PART";
+
+/// Nothing takes a quarter of it: a test that does hangs, and must not cost the others' results.
+const LONGEST_TEST: Duration = Duration::from_secs(300);
 
 /// Which kernel can run the tests.
 pub enum Place {
@@ -43,18 +53,47 @@ pub fn can_run_here() -> bool {
     may_make_namespaces()
 }
 
-/// Runs this program with these arguments in the lab kernel, and ends as it does.
-pub fn run_this_program_there() -> ExitCode {
-    let boot = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/boot");
-    let this = env::current_exe().expect("/proc is mounted on every Linux");
-    let outcome = Command::new(boot).arg(this).args(env::args_os().skip(1)).status();
-    match outcome {
-        Ok(status) => ExitCode::from(status.code().and_then(|code| code.try_into().ok()).unwrap_or(1)),
-        Err(error) => {
-            eprintln!("{boot}: {error}");
-            ExitCode::FAILURE
-        }
+/// Runs this program with these arguments in the lab kernel, and ends as it does. All the tests are shared out between
+/// two labs, as one has one processor: what the second prints comes after the first has ended.
+///
+/// # Panics
+/// If a lab cannot be started.
+pub fn run_this_program_there(is_whole: bool) -> ExitCode {
+    if !is_whole {
+        return exit_code(&boot("1/1").output().expect(BOOT));
     }
+    let second = boot("2/2").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect(BOOT);
+    let first = boot("1/2").output().expect(BOOT);
+    let second = second.wait_with_output().expect(BOOT);
+    io::stdout().write_all(&second.stdout).and_then(|()| io::stderr().write_all(&second.stderr)).expect("open outputs");
+    exit_code(if first.status.success() { &second } else { &first })
+}
+
+/// Where a lab's command starts.
+const BOOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/boot");
+
+/// This program again, to run a part of the tests in a lab.
+fn boot(part: &str) -> Command {
+    let this = env::current_exe().expect("/proc is mounted on every Linux");
+    let mut command = Command::new(BOOT);
+    command.arg(this).args(env::args_os().skip(1)).env(PART, part);
+    command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
+    command
+}
+
+fn exit_code(output: &Output) -> ExitCode {
+    ExitCode::from(output.status.code().and_then(|code| code.try_into().ok()).unwrap_or(1))
+}
+
+/// Those of the tests that are for this lab.
+///
+/// # Panics
+/// If the environment's part is none.
+pub fn part_of(trials: Vec<Trial>) -> Vec<Trial> {
+    let Ok(part) = env::var(PART) else { return trials };
+    let numbers = part.split_once('/').and_then(|(part, parts)| Some((part.parse().ok()?, parts.parse().ok()?)));
+    let (part, parts): (usize, usize) = numbers.unwrap_or_else(|| panic!("{PART}={part}: want 1/2 or the like"));
+    trials.into_iter().skip(part - 1).step_by(parts).collect()
 }
 
 /// The same tests as visibly ignored ones or, under `IPVSD_REQUIRE_KERNEL=1`, as failures.
@@ -69,10 +108,24 @@ pub fn unable_to_run(trials: Vec<Trial>) -> Vec<Trial> {
 
 /// A test that passes if `body` returns without a panic, run in a namespace of its own.
 pub fn trial(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
+    let test = name.to_owned();
     Trial::test(name, move || {
+        let _ends = end_if_it_hangs(test);
         in_namespace(body);
         Ok(())
     })
+}
+
+/// Ends the program, naming the test, if what is returned still lives after [`LONGEST_TEST`].
+fn end_if_it_hangs(test: String) -> mpsc::Sender<()> {
+    let (is_running, ended) = mpsc::channel();
+    thread::spawn(move || {
+        if ended.recv_timeout(LONGEST_TEST) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("test {test} hangs: it runs for {LONGEST_TEST:?} already");
+            std::process::exit(1);
+        }
+    });
+    is_running
 }
 
 /// Runs `body` on a thread that has a new network namespace, with `lo` up and `/sys` telling of it. Sockets it opens,

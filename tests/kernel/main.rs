@@ -39,6 +39,7 @@ mod lab;
 mod list;
 mod list_document;
 mod localhost;
+mod meanwhile;
 mod migration;
 mod mode;
 mod mode_changes;
@@ -70,8 +71,8 @@ fn main() -> ExitCode {
         return libtest_mimic::run(&arguments, trials()).exit_code();
     }
     match lab::Place::find() {
-        lab::Place::Here => libtest_mimic::run(&arguments, trials()).exit_code(),
-        lab::Place::Lab => lab::run_this_program_there(),
+        lab::Place::Here => libtest_mimic::run(&arguments, lab::part_of(trials())).exit_code(),
+        lab::Place::Lab => lab::run_this_program_there(arguments.filter.is_none()),
         lab::Place::Nowhere => libtest_mimic::run(&arguments, lab::unable_to_run(trials())).exit_code(),
     }
 }

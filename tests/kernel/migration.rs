@@ -3,6 +3,7 @@
 
 use crate::contract::ip;
 use crate::lab::{run, trial};
+use crate::meanwhile::repeat_while;
 use crate::program::{ipvsd, stdout};
 use crate::takeover::while_answering;
 use crate::traffic_rig::{PROTOCOLS, Rig, VIPS, request, requests, service, slices};
@@ -14,8 +15,6 @@ use serde_json::json;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 /// This subject's tests.
 pub fn trials() -> Vec<Trial> {
@@ -94,19 +93,8 @@ fn from_iptables_mode() {
 
 /// Where others say it once more when it is lost, UDP does not: one request after the other, each from a port of its own.
 fn while_no_datagram_is_lost(client: &Namespace, work: impl FnOnce()) {
-    let done = AtomicBool::new(false);
-    let ask = || {
-        while !done.load(Ordering::Relaxed) {
-            request(Protocol::Udp, VIPS[0], 80).send()?;
-        }
-        Ok(())
-    };
-    thread::scope(|scope| {
-        let asking = scope.spawn(|| client.run(ask));
-        work();
-        done.store(true, Ordering::Relaxed);
-        asking.join().unwrap().unwrap();
-    });
+    let ask = || drop(request(Protocol::Udp, VIPS[0], 80).send().unwrap());
+    repeat_while(client, ask, work);
 }
 
 fn writes_again() {

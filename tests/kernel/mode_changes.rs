@@ -1,6 +1,7 @@
 //! From IPVS to netfilter's rules and back, under traffic: no connection ends, no request fails, nothing is left over.
 
 use crate::lab::{run, trial};
+use crate::meanwhile::repeat_while;
 use crate::mode::Mode;
 use crate::traffic_rig::{Rig, VIPS, request, requests, service, slices};
 use ipvsd::demo::client::Conversation;
@@ -9,8 +10,6 @@ use ipvsd::model::Protocol;
 use libtest_mimic::Trial;
 use serde_json::json;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -57,25 +56,17 @@ fn still_there((conversation, name): &mut (Conversation, String)) {
 
 /// Sends requests while `work` goes on; none may fail.
 fn under_requests(rig: &mut Rig, work: impl FnOnce(&mut Rig)) {
-    let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
     let client = rig.network.client.namespace.run(Namespace::here).unwrap();
+    let mut answered = 0;
     let ask = || {
-        while !over.load(Ordering::Relaxed) {
-            for vip in VIPS {
-                let answer = request(Protocol::Tcp, vip, 80).send();
-                assert!(answer.is_ok(), "after {} requests: {answer:?}", answered.load(Ordering::Relaxed));
-                answered.fetch_add(1, Ordering::Relaxed);
-            }
+        for vip in VIPS {
+            let answer = request(Protocol::Tcp, vip, 80).send();
+            assert!(answer.is_ok(), "after {answered} requests: {answer:?}");
+            answered += 1;
         }
-        Ok(())
     };
-    thread::scope(|scope| {
-        let asking = scope.spawn(|| client.run(ask).unwrap());
-        work(rig);
-        over.store(true, Ordering::Relaxed);
-        asking.join().unwrap();
-    });
-    assert!(answered.load(Ordering::Relaxed) > 10);
+    repeat_while(&client, ask, || work(rig));
+    assert!(answered > 10);
 }
 
 fn connections_and_requests_go_on_over_both() {

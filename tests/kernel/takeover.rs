@@ -2,6 +2,7 @@
 
 use crate::contract::{ip, observe};
 use crate::lab::{run, trial};
+use crate::meanwhile::repeat_while;
 use crate::program::{IPVSD, eventually, rules, stdout};
 use crate::traffic_rig::{Rig, VIPS, requests, service, slices};
 use ipvsd::daemon;
@@ -18,8 +19,6 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 /// This subject's tests.
 pub fn trials() -> Vec<Trial> {
@@ -163,28 +162,18 @@ fn leftovers() -> Vec<String> {
 
 /// Does `work` while conversations go on and new connections are made, none of which may fail.
 pub fn while_answering(rig: &mut Rig, conversations: &[Mutex<Conversation>], work: impl FnOnce(&mut Rig)) {
-    let done = AtomicBool::new(false);
     let client = rig.in_client(|| Namespace::here().unwrap());
     let talk = || {
-        let mut rounds = 0;
-        while rounds < 3 || !done.load(Ordering::Relaxed) {
-            for request in requests(&VIPS) {
-                request.send().unwrap_or_else(|error| panic!("{request:?}: {error}"));
-            }
-            for (number, conversation) in conversations.iter().enumerate() {
-                let said = conversation.lock().unwrap().say("meanwhile");
-                said.unwrap_or_else(|error| panic!("conversation {number}: {error}"));
-            }
-            rounds += 1;
+        for request in requests(&VIPS) {
+            request.send().unwrap_or_else(|error| panic!("{request:?}: {error}"));
         }
-        Ok(rounds)
+        for (number, conversation) in conversations.iter().enumerate() {
+            let said = conversation.lock().unwrap().say("meanwhile");
+            said.unwrap_or_else(|error| panic!("conversation {number}: {error}"));
+        }
     };
-    thread::scope(|scope| {
-        let talking = scope.spawn(|| client.run(talk).unwrap());
-        work(rig);
-        done.store(true, Ordering::Relaxed);
-        println!("    {} rounds of requests meanwhile", talking.join().unwrap());
-    });
+    let rounds = repeat_while(&client, talk, || work(rig));
+    println!("    {rounds} rounds of requests meanwhile");
 }
 
 /// Some 25 sends read what is there, and then comes one for each phase.

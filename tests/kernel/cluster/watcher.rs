@@ -1,10 +1,9 @@
 //! Looks at the kernel all the time, and remembers what was missing that should stand.
 
 use super::table::{Way, ways_now};
+use crate::meanwhile::{Listener, Signal};
 use ipvsd::kernel::linux::Linux;
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ type Outcome = (usize, Option<BTreeSet<Way>>);
 
 /// Watches this thread's network namespace.
 pub struct Watcher {
-    stop: Arc<AtomicBool>,
+    signal: Signal,
     thread: JoinHandle<Outcome>,
 }
 
@@ -24,27 +23,26 @@ impl Watcher {
     /// Begins; from now on all of `standing` must be there at every look.
     pub fn start(standing: BTreeSet<Way>) -> Self {
         assert!(!standing.is_empty(), "there is nothing to watch");
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = thread::spawn(move || watch(&standing, &stopped));
-        Self { stop, thread }
+        let (signal, listener) = Signal::new();
+        let thread = thread::spawn(move || watch(&standing, &listener));
+        Self { signal, thread }
     }
 
     /// Ends, and panics if anything was missing at any time.
     pub fn finish(self) {
-        self.stop.store(true, Ordering::Relaxed);
+        drop(self.signal);
         let (looks, missing) = self.thread.join().unwrap();
         assert_eq!(missing, None, "withdrawn at look {looks}");
         println!("    looked {looks} times meanwhile");
     }
 }
 
-fn watch(standing: &BTreeSet<Way>, stopped: &AtomicBool) -> Outcome {
+fn watch(standing: &BTreeSet<Way>, listener: &Listener) -> Outcome {
     let mut kernel = Linux::open().unwrap();
     let mut looks = 0;
     // One look after the end too, so that there is at least one.
     loop {
-        let is_last = stopped.load(Ordering::Relaxed);
+        let is_last = listener.is_over();
         let there = ways_now(&mut kernel);
         looks += 1;
         if !standing.is_subset(&there) {
