@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use netlink_packet_route::address::AddressHeaderFlags;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkMessage};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 
 /// Usual settings of a namespace: no waiting for duplicate addresses, no dropping of asymmetric paths.
@@ -35,6 +35,13 @@ pub struct Addresses {
     pub ipv4: Ipv4Addr,
     /// In a network of 64 bits.
     pub ipv6: Ipv6Addr,
+}
+
+impl Addresses {
+    /// A port of the one that is of another address's family.
+    pub fn matching(&self, other: IpAddr, port: u16) -> SocketAddr {
+        if other.is_ipv4() { (self.ipv4, port).into() } else { (self.ipv6, port).into() }
+    }
 }
 
 /// A namespace with one cable to the node.

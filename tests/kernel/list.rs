@@ -112,7 +112,7 @@ pub fn restore(rules: &str) {
 
 /// The same bytes. Counters and clocks go on, so ipvsadm has to have said the same before and after.
 fn assert_same(options: &str) -> String {
-    let same = wait_for(PATIENCE, || {
+    let same = wait_for(3 * PATIENCE, || {
         let (before, ours, after) = (ipvsadm(options), list(options), ipvsadm(options));
         Ok((before == after).then_some((before, ours)))
     });

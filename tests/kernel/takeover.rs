@@ -10,7 +10,7 @@ use ipvsd::demo::client::Conversation;
 use ipvsd::demo::namespace::Namespace;
 use ipvsd::kernel::linux::Linux;
 use ipvsd::kernel::{Kernel, Scope};
-use ipvsd::model::Op;
+use ipvsd::model::{Op, Protocol};
 use ipvsd::reconcile::Takeover;
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -163,8 +163,16 @@ fn leftovers() -> Vec<String> {
 /// Does `work` while conversations go on and new connections are made, none of which may fail.
 pub fn while_answering(rig: &mut Rig, conversations: &[Mutex<Conversation>], work: impl FnOnce(&mut Rig)) {
     let client = rig.in_client(|| Namespace::here().unwrap());
+    let addresses = rig.network.client.addresses;
+    let mut port = 20_000;
     let talk = || {
-        for request in requests(&VIPS) {
+        // By SCTP from a port of its own each: IPVS loses the first packet from a port whose last association the kernel
+        // still remembers (`conn_reuse_mode`), and SCTP says it again only after 3 s.
+        port += 1;
+        for mut request in requests(&VIPS) {
+            if request.protocol == Protocol::Sctp {
+                request.source = Some(addresses.matching(request.target.ip(), port));
+            }
             request.send().unwrap_or_else(|error| panic!("{request:?}: {error}"));
         }
         for (number, conversation) in conversations.iter().enumerate() {
