@@ -12,10 +12,7 @@ use ipvsd::model::{
     VirtualServerSpec,
 };
 use ipvsd::reconcile::{Options, Reconciler, Takeover};
-use ipvsd::state::{
-    Change, Endpoint, EndpointNames, EndpointSlice, Families, Node, NodeHint, ObjectName, Origin, Service, ServicePort,
-    SlicePort, TrafficPolicy,
-};
+use ipvsd::state::{Change, Endpoint, EndpointSlice, Families, Node, ObjectName, Service, ServicePort, SlicePort};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,40 +50,14 @@ fn left(servers: &[VirtualServerKey], device: &[&str]) -> FakeKernel {
 fn cluster() -> Vec<Change> {
     let name = ObjectName::new("default", "web");
     let service = Service {
-        name: name.clone(),
-        origin: Origin::Api,
-        families: Families::BOTH,
         cluster_ips: vec![ip(VIP)],
-        external_ips: vec![],
-        load_balancer_ips: vec![],
-        source_ranges: vec![],
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: Some(30_080) }],
-        affinity: None,
-        internal_policy: TrafficPolicy::Cluster,
-        external_policy: TrafficPolicy::Cluster,
-        health_check_node_port: None,
-        scheduling: None,
-        drain_timeout: None,
-    };
-    let endpoint = Endpoint {
-        address: ip("10.1.0.1"),
-        weight: 1,
-        ready: true,
-        serving: true,
-        terminating: false,
-        is_local: false,
-        node_hint: NodeHint::None,
-        zones: None,
+        ..Service::new(name.clone())
     };
     let slice = EndpointSlice {
-        name: ObjectName::new("default", "web-1"),
-        origin: Origin::Api,
-        service: name,
-        family: Family::Ipv4,
-        is_of_nodes: true,
         ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
-        endpoints: vec![endpoint],
-        names: EndpointNames::default(),
+        endpoints: vec![Endpoint::new(ip("10.1.0.1"))],
+        ..EndpointSlice::new(ObjectName::new("default", "web-1"), name, Family::Ipv4)
     };
     let node = Node { addresses: [ip(NODE)].into(), primary_ipv4: Some(ip(NODE)), primary_ipv6: None };
     vec![Change::Node(node), Change::Service(Arc::new(service)), Change::EndpointSlice(Arc::new(slice))]

@@ -15,8 +15,8 @@ use ipvsd::kernel::fake::FakeKernel;
 use ipvsd::model::{DestinationKey, Family, Model, Protocol, VirtualServerKey};
 use ipvsd::reconcile::{Options, Reconciler};
 use ipvsd::state::{
-    Change, Endpoint, EndpointNames, EndpointSlice, Families, Node, NodeHint, NodeObject, ObjectName, Origin, Service,
-    ServicePort, SlicePort, TrafficPolicy, Zones,
+    Change, Endpoint, EndpointSlice, Families, Node, NodeHint, NodeObject, ObjectName, Service, ServicePort, SlicePort,
+    TrafficPolicy, Zones,
 };
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -121,53 +121,32 @@ fn service(policies: &str) -> Service {
     let policy = |word: &str| if word.starts_with("Local") { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
     let is_accessible = ["Local", "Cluster"].contains(&external.trim());
     Service {
-        name: ObjectName::new("default", "web"),
-        origin: Origin::Api,
         families: Families { ipv4: true, ipv6: false },
         cluster_ips: vec!["10.96.0.1".parse().unwrap()],
-        external_ips: vec![],
-        load_balancer_ips: vec![],
-        source_ranges: vec![],
         ports: vec![ServicePort {
             name: "".into(),
             protocol: Protocol::Tcp,
             port: 80,
             node_port: is_accessible.then_some(30_080),
         }],
-        affinity: None,
         internal_policy: policy(internal),
         external_policy: policy(external.trim()),
-        health_check_node_port: None,
-        scheduling: None,
-        drain_timeout: None,
+        ..Service::new(ObjectName::new("default", "web"))
     }
 }
 
 fn slice(words: &str) -> EndpointSlice {
+    let [name, service] = ["web-1", "web"].map(|name| ObjectName::new("default", name));
     EndpointSlice {
-        name: ObjectName::new("default", "web-1"),
-        origin: Origin::Api,
-        service: ObjectName::new("default", "web"),
-        family: Family::Ipv4,
-        is_of_nodes: true,
         ports: vec![SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }],
         endpoints: words.split_whitespace().map(endpoint).collect(),
-        names: EndpointNames::default(),
+        ..EndpointSlice::new(name, service, Family::Ipv4)
     }
 }
 
 fn endpoint(word: &str) -> Endpoint {
     let (number, marks) = word.split_once(':').unwrap_or((word, ""));
-    let mut endpoint = Endpoint {
-        address: IpAddr::from([10, 1, 0, number.parse().unwrap()]),
-        weight: 1,
-        ready: true,
-        serving: true,
-        terminating: false,
-        is_local: false,
-        node_hint: NodeHint::None,
-        zones: None,
-    };
+    let mut endpoint = Endpoint::new(IpAddr::from([10, 1, 0, number.parse().unwrap()]));
     for mark in marks.split(',').filter(|mark| !mark.is_empty()) {
         match mark {
             "local" => endpoint.is_local = true,

@@ -92,49 +92,29 @@ fn name<'a>(endpoint: &Endpoint, slices: &[&'a EndpointSlice]) -> Option<&'a str
 mod tests {
     use super::*;
     use crate::model::Protocol;
-    use crate::state::{Change, EndpointNames, Families, NodeHint, ObjectName, Origin, SlicePort};
+    use crate::state::{Change, EndpointNames, Families, ObjectName, SlicePort};
     use std::sync::Arc;
 
     fn service() -> Service {
         Service {
-            name: ObjectName::new("default", "web"),
-            origin: Origin::Api,
             families: [Family::Ipv4].into_iter().collect::<Families>(),
             cluster_ips: vec![[10, 96, 0, 1].into()],
-            external_ips: vec![],
             load_balancer_ips: vec![[203, 0, 113, 1].into()],
-            source_ranges: vec![],
             ports: vec![ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
-            affinity: None,
-            internal_policy: TrafficPolicy::Cluster,
             external_policy: TrafficPolicy::Local,
-            health_check_node_port: None,
-            drain_timeout: None,
-            scheduling: None,
+            ..Service::new(ObjectName::new("default", "web"))
         }
     }
 
     fn slice(name: &str, port: &str, endpoints: &[(u8, bool)]) -> EndpointSlice {
-        let endpoint = |(last, is_local): &(u8, bool)| Endpoint {
-            address: [10, 1, 0, *last].into(),
-            weight: 1,
-            ready: true,
-            serving: true,
-            terminating: false,
-            is_local: *is_local,
-            node_hint: NodeHint::None,
-            zones: None,
-        };
+        let endpoint = |&(last, is_local): &(u8, bool)| Endpoint { is_local, ..Endpoint::new([10, 1, 0, last].into()) };
         let names: Vec<_> = endpoints.iter().map(|(last, _)| format!("{name}-pod-{last}")).collect();
+        let [slice, web] = [name, "web"].map(|name| ObjectName::new("default", name));
         EndpointSlice {
-            name: ObjectName::new("default", name),
-            origin: Origin::Api,
-            service: ObjectName::new("default", "web"),
-            family: Family::Ipv4,
-            is_of_nodes: false,
             ports: vec![SlicePort { name: port.into(), protocol: Protocol::Tcp, port: 8080 }],
             endpoints: endpoints.iter().map(endpoint).collect(),
             names: EndpointNames::new(names.iter().map(String::as_str)),
+            ..EndpointSlice::new(slice, web, Family::Ipv4)
         }
     }
 

@@ -28,6 +28,22 @@ pub struct EndpointSlice {
     pub names: EndpointNames,
 }
 
+impl EndpointSlice {
+    /// One of the API's for pods, that has none yet.
+    pub fn new(name: ObjectName, service: ObjectName, family: Family) -> Self {
+        Self {
+            name,
+            origin: Origin::Api,
+            service,
+            family,
+            is_of_nodes: true,
+            ports: vec![],
+            endpoints: vec![],
+            names: EndpointNames::default(),
+        }
+    }
+}
+
 /// The `targetRef.name` of a slice's endpoints, in their order: of pods, as a rule. Nothing is decided by them.
 ///
 /// They are one text with a line for each, as 100,000 texts of their own would cost twice as much.
@@ -81,6 +97,20 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// One on another node that is ready and meant for everybody.
+    pub fn new(address: IpAddr) -> Self {
+        Self {
+            address,
+            weight: 1,
+            ready: true,
+            serving: true,
+            terminating: false,
+            is_local: false,
+            node_hint: NodeHint::None,
+            zones: None,
+        }
+    }
+
     /// Whether it may get traffic where no endpoint is ready: on its way out, but still serving (KEP-1669).
     pub fn is_last_resort(&self) -> bool {
         self.serving && self.terminating

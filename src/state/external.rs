@@ -125,51 +125,21 @@ fn owners(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
 mod tests {
     use super::*;
     use crate::model::Family;
-    use crate::state::{Change, Endpoint, EndpointNames, Families, NodeHint, Origin, State, TrafficPolicy};
+    use crate::state::{Change, Endpoint, State};
 
     const HOST: [u8; 4] = [192, 0, 2, 7];
 
     fn service(name: &str, external_ips: &[[u8; 4]]) -> Change {
-        let service = Service {
-            name: ObjectName::new("default", name),
-            origin: Origin::Api,
-            families: Families::BOTH,
-            cluster_ips: vec![],
-            external_ips: external_ips.iter().map(|address| IpAddr::from(*address)).collect(),
-            load_balancer_ips: vec![],
-            source_ranges: vec![],
-            ports: vec![],
-            affinity: None,
-            internal_policy: TrafficPolicy::Cluster,
-            external_policy: TrafficPolicy::Cluster,
-            health_check_node_port: None,
-            scheduling: None,
-            drain_timeout: None,
-        };
+        let external_ips = external_ips.iter().map(|address| IpAddr::from(*address)).collect();
+        let service = Service { external_ips, ..Service::new(ObjectName::new("default", name)) };
         Change::Service(service.into())
     }
 
     fn slice(name: &str, endpoints: &[([u8; 4], bool)]) -> Change {
-        let endpoint = |(address, is_local): &([u8; 4], bool)| Endpoint {
-            address: IpAddr::from(*address),
-            weight: 1,
-            ready: true,
-            serving: true,
-            terminating: false,
-            is_local: *is_local,
-            node_hint: NodeHint::None,
-            zones: None,
-        };
-        let slice = EndpointSlice {
-            name: ObjectName::new("default", name),
-            origin: Origin::Api,
-            service: ObjectName::new("default", "agents"),
-            family: Family::Ipv4,
-            is_of_nodes: true,
-            ports: vec![],
-            endpoints: endpoints.iter().map(endpoint).collect(),
-            names: EndpointNames::default(),
-        };
+        let endpoint = |&(address, is_local): &([u8; 4], bool)| Endpoint { is_local, ..Endpoint::new(address.into()) };
+        let [name, agents] = [name, "agents"].map(|name| ObjectName::new("default", name));
+        let endpoints = endpoints.iter().map(endpoint).collect();
+        let slice = EndpointSlice { endpoints, ..EndpointSlice::new(name, agents, Family::Ipv4) };
         Change::EndpointSlice(slice.into())
     }
 

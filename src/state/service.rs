@@ -43,6 +43,28 @@ pub struct Service {
     pub drain_timeout: Option<Duration>,
 }
 
+impl Service {
+    /// One of the API's that has no frontend yet and asks for nothing in particular.
+    pub fn new(name: ObjectName) -> Self {
+        Self {
+            name,
+            origin: Origin::Api,
+            families: Families::BOTH,
+            cluster_ips: vec![],
+            external_ips: vec![],
+            load_balancer_ips: vec![],
+            source_ranges: vec![],
+            ports: vec![],
+            affinity: None,
+            internal_policy: TrafficPolicy::Cluster,
+            external_policy: TrafficPolicy::Cluster,
+            health_check_node_port: None,
+            scheduling: None,
+            drain_timeout: None,
+        }
+    }
+}
+
 /// Which endpoints may get the traffic of a frontend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TrafficPolicy {

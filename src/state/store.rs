@@ -215,38 +215,15 @@ fn follows_node(service: &Service) -> bool {
 mod tests {
     use super::*;
     use crate::model::{Family, Protocol};
-    use crate::state::{Endpoint, EndpointNames, Families, NodeHint, Origin, ServicePort, TrafficPolicy, Zones};
+    use crate::state::{Endpoint, ServicePort, Zones};
 
     fn service(name: &str) -> Arc<Service> {
-        Arc::new(Service {
-            name: ObjectName::new("default", name),
-            origin: Origin::Api,
-            families: Families::BOTH,
-            cluster_ips: vec![],
-            external_ips: vec![],
-            load_balancer_ips: vec![],
-            source_ranges: vec![],
-            ports: vec![],
-            affinity: None,
-            internal_policy: TrafficPolicy::Cluster,
-            external_policy: TrafficPolicy::Cluster,
-            health_check_node_port: None,
-            scheduling: None,
-            drain_timeout: None,
-        })
+        Service::new(ObjectName::new("default", name)).into()
     }
 
     fn slice(name: &str, service: &str) -> Arc<EndpointSlice> {
-        Arc::new(EndpointSlice {
-            name: ObjectName::new("default", name),
-            origin: Origin::Api,
-            service: ObjectName::new("default", service),
-            family: Family::Ipv4,
-            is_of_nodes: true,
-            ports: vec![],
-            endpoints: vec![],
-            names: EndpointNames::default(),
-        })
+        let [name, service] = [name, service].map(|name| ObjectName::new("default", name));
+        EndpointSlice::new(name, service, Family::Ipv4).into()
     }
 
     fn dirty(state: &mut State) -> Vec<String> {
@@ -289,16 +266,8 @@ mod tests {
     /// A Service that each kind of fact about the node matters to, and one that none does.
     fn state_of_a_node() -> State {
         let port = ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: Some(30_080) };
-        let endpoint = Endpoint {
-            address: [10, 1, 0, 1].into(),
-            weight: 1,
-            ready: true,
-            serving: true,
-            terminating: false,
-            is_local: false,
-            node_hint: NodeHint::None,
-            zones: Zones::new(["a"]).map(Arc::new),
-        };
+        let zones = Zones::new(["a"]).map(Arc::new);
+        let endpoint = Endpoint { zones, ..Endpoint::new([10, 1, 0, 1].into()) };
         let mut state = State::default();
         for changed in [
             Service { ports: vec![port], ..Service::clone(&service("node-port")) },

@@ -18,10 +18,7 @@ use ipvsd::desired::{DetectLocal, NetfilterSettings, Settings};
 use ipvsd::kernel::linux::Linux;
 use ipvsd::model::{Family, Protocol};
 use ipvsd::reconcile::{Options, Reconciler, Report};
-use ipvsd::state::{
-    Change, Endpoint, EndpointNames, EndpointSlice, Families, Node, NodeHint, ObjectName, Origin, Service, ServicePort,
-    SlicePort, TrafficPolicy,
-};
+use ipvsd::state::{Change, Endpoint, EndpointSlice, Node, ObjectName, Service, ServicePort, SlicePort};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -230,20 +227,11 @@ pub fn service(number: u8, protocol: Protocol) -> Service {
     let both = |four: &str, six: &str| vec![ip(format!("{four}.{number}")), ip(format!("{six}::{number}"))];
     let port = ServicePort { name: "".into(), protocol, port: 80, node_port: Some(30_000 + u16::from(number)) };
     Service {
-        name: ObjectName::new("default", &format!("s{number}")),
-        origin: Origin::Api,
-        families: Families::BOTH,
         cluster_ips: both("10.96.0", "fd00:96"),
         external_ips: both("203.0.113", "fd00:113"),
         load_balancer_ips: both("198.51.100", "fd00:51"),
-        source_ranges: vec![],
         ports: vec![port],
-        affinity: None,
-        internal_policy: TrafficPolicy::Cluster,
-        external_policy: TrafficPolicy::Cluster,
-        health_check_node_port: None,
-        scheduling: None,
-        drain_timeout: None,
+        ..Service::new(ObjectName::new("default", &format!("s{number}")))
     }
 }
 
@@ -253,29 +241,16 @@ pub fn news(service: &Service) -> Change {
 }
 
 fn slice(service: &Service, family: Family, endpoints: Vec<Endpoint>) -> EndpointSlice {
+    let name = ObjectName::new("default", &format!("{}-{family}", service.name.name));
     EndpointSlice {
-        name: ObjectName::new("default", &format!("{}-{family}", service.name.name)),
-        origin: Origin::Api,
-        service: service.name.clone(),
-        family,
-        is_of_nodes: true,
         ports: vec![SlicePort { name: "".into(), protocol: service.ports[0].protocol, port: 8080 }],
         endpoints,
-        names: EndpointNames::default(),
+        ..EndpointSlice::new(name, service.name.clone(), family)
     }
 }
 
 fn endpoint(address: IpAddr, is_local: bool) -> Endpoint {
-    Endpoint {
-        address,
-        weight: 1,
-        ready: true,
-        serving: true,
-        terminating: false,
-        is_local,
-        node_hint: NodeHint::None,
-        zones: None,
-    }
+    Endpoint { is_local, ..Endpoint::new(address) }
 }
 
 /// Pods known by the addresses of all of them.

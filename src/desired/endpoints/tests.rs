@@ -8,16 +8,7 @@ use std::sync::Arc;
 /// Reads `3`, `3:local,za/b`, `3:leaving`: the endpoint with that last byte, and what is special about it.
 fn endpoint(word: &str) -> Endpoint {
     let (number, marks) = word.split_once(':').unwrap_or((word, ""));
-    let mut endpoint = Endpoint {
-        address: IpAddr::from([10, 1, 0, number.parse().unwrap()]),
-        weight: 1,
-        ready: true,
-        serving: true,
-        terminating: false,
-        is_local: false,
-        node_hint: NodeHint::None,
-        zones: None,
-    };
+    let mut endpoint = Endpoint::new(IpAddr::from([10, 1, 0, number.parse().unwrap()]));
     for mark in marks.split(',').filter(|mark| !mark.is_empty()) {
         match mark {
             "local" => endpoint.is_local = true,
