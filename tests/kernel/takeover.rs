@@ -4,13 +4,13 @@ use crate::contract::{ip, observe};
 use crate::lab::{run, trial};
 use crate::meanwhile::repeat_while;
 use crate::program::{IPVSD, eventually, rules, stdout};
-use crate::traffic_rig::{Rig, VIPS, requests, service, slices};
+use crate::traffic_rig::{Rig, VIPS, afresh, requests, service, slices};
 use ipvsd::daemon;
 use ipvsd::demo::client::Conversation;
 use ipvsd::demo::namespace::Namespace;
 use ipvsd::kernel::linux::Linux;
 use ipvsd::kernel::{Kernel, Scope};
-use ipvsd::model::{Op, Protocol};
+use ipvsd::model::Op;
 use ipvsd::reconcile::Takeover;
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -164,16 +164,9 @@ fn leftovers() -> Vec<String> {
 pub fn while_answering(rig: &mut Rig, conversations: &[Mutex<Conversation>], work: impl FnOnce(&mut Rig)) {
     let client = rig.in_client(|| Namespace::here().unwrap());
     let addresses = rig.network.client.addresses;
-    let mut port = 20_000;
     let talk = || {
-        // By SCTP from a port of its own each: IPVS loses the first packet from a port whose last association the kernel
-        // still remembers (`conn_reuse_mode`), and SCTP says it again only after 3 s.
-        port += 1;
-        for mut request in requests(&VIPS) {
-            if request.protocol == Protocol::Sctp {
-                request.source = Some(addresses.matching(request.target.ip(), port));
-            }
-            request.send().unwrap_or_else(|error| panic!("{request:?}: {error}"));
+        for request in requests(&VIPS) {
+            afresh(request, addresses).send().unwrap_or_else(|error| panic!("{request:?}: {error}"));
         }
         for (number, conversation) in conversations.iter().enumerate() {
             let said = conversation.lock().unwrap().say("meanwhile");
