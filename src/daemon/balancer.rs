@@ -53,6 +53,14 @@ impl Choice {
         }
     }
 
+    /// The reason as half a sentence.
+    pub fn reason(&self) -> String {
+        match &self.reason {
+            Reason::Asked => "as asked".into(),
+            Reason::Fallback(why) => format!("because there is no IPVS: {why}"),
+        }
+    }
+
     /// Why the operator's wish is not fulfilled, if it is not.
     pub fn fallback(&self) -> Option<&str> {
         match &self.reason {
@@ -156,8 +164,8 @@ fn prepare_nat(config: &Config, reason: Reason) -> anyhow::Result<(Linux, Choice
     )?;
     let choice = nat(config, reason);
     match choice.fallback() {
-        None => info!("mode iptables, as asked"),
-        Some(why) => warn!("mode iptables, because there is no IPVS: {why}"),
+        None => info!("mode iptables, {}", choice.reason()),
+        Some(_) => warn!("mode iptables, {}", choice.reason()),
     }
     Ok((kernel, choice))
 }
@@ -226,6 +234,7 @@ mod tests {
     fn a_choice_has_kube_proxys_word_and_a_reason() {
         assert_eq!((ipvs().mode(), ipvs().why(), ipvs().fallback()), ("ipvs", "asked", None));
         assert_eq!((nat().mode(), nat().why(), nat().fallback()), ("iptables", "fallback", Some("no such module")));
+        assert_eq!([ipvs().reason(), nat().reason()], ["as asked", "because there is no IPVS: no such module"]);
     }
 
     #[test]

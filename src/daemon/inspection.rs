@@ -35,7 +35,8 @@ pub fn start(wheel: &Sender<Message>) {
     tokio::spawn(async move { server.run(handler, told).await });
 }
 
-fn ask(wheel: Sender<Message>) -> Ask {
+/// Asks the reconciler's thread.
+pub fn ask(wheel: Sender<Message>) -> Ask {
     Arc::new(move |question| {
         let (reply, answer) = oneshot::channel();
         let sent = wheel.send(Message::Question(Asked { question, reply }));

@@ -27,7 +27,7 @@ use crate::health::{Health, SharedHealth};
 use crate::kernel::linux::Linux;
 use crate::metrics::{Feature, Metrics};
 use crate::reconcile::Reconciler;
-use crate::server::system_clock;
+use crate::server::{Page, system_clock};
 use crate::source::kube::{Events, Occurrence};
 use anyhow::Context;
 use balancer::Choice;
@@ -110,7 +110,8 @@ async fn live(config: Config, invocation: Invocation, node: Node<'_>) -> anyhow:
         wheel_sender.send(message)?;
     }
     inspection::start(&wheel_sender);
-    let pages = servers::Pages { about: invocation.about, mode: choice.mode() };
+    let page = Page::new(node.to_owned(), choice.reason(), inspection::ask(wheel_sender.clone()));
+    let pages = servers::Pages { about: invocation.about, mode: choice.mode(), page };
     let mut fatal = servers::start(&config, pages, &shared, events.as_ref());
     let (health_checks, wanted) = tokio::sync::watch::channel(HealthChecks::default());
     tokio::spawn(servers::serve_health_checks(wanted, shared.clone(), events.clone()));

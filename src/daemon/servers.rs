@@ -4,7 +4,9 @@
 use super::telemetry::{HealthChecks, OfFamily, Shared};
 use crate::config::{Config, Servers as Addresses};
 use crate::model::Family;
-use crate::server::{self, BindError, Binding, HealthCheckServers, ListenFailure, MetricsPages, Server, SetVerbosity};
+use crate::server::{
+    self, BindError, Binding, HealthCheckServers, ListenFailure, MetricsPages, Page, Server, SetVerbosity,
+};
 use crate::source::kube::{Events, Occurrence};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,6 +32,8 @@ pub struct Pages {
     pub about: About,
     /// The word on `/proxyMode`.
     pub mode: &'static str,
+    /// For people.
+    pub page: Page,
 }
 
 /// Starts the servers that the configuration asks for. Receives why the process must end, if one of them may end it.
@@ -61,7 +65,7 @@ pub fn start(config: &Config, said: Pages, shared: &Shared, events: Option<&Even
     ended
 }
 
-fn pages(config: &Config, Pages { about, mode }: Pages, shared: &Shared) -> MetricsPages {
+fn pages(config: &Config, Pages { about, mode, page }: Pages, shared: &Shared) -> MetricsPages {
     let configz = config.effective.configz();
     MetricsPages {
         metrics: Arc::clone(&shared.metrics),
@@ -69,6 +73,7 @@ fn pages(config: &Config, Pages { about, mode }: Pages, shared: &Shared) -> Metr
         clock: Arc::clone(&shared.clock),
         started: (shared.clock)(),
         mode,
+        page,
         configz: Arc::new(move || configz.clone()),
         flags: about.flags,
         set_verbosity: config.servers.profiling.then_some(about.set_verbosity),

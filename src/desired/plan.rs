@@ -82,6 +82,11 @@ impl Plan {
         self.held.keys().copied()
     }
 
+    /// All virtual servers, in the order of their keys.
+    pub fn virtual_servers(&self) -> impl ExactSizeIterator<Item = &VirtualServer> {
+        self.held.values().map(|held| &held.server)
+    }
+
     /// The keys that match an address, each with the Service that has it.
     pub fn of_address(&self, address: IpAddr) -> impl Iterator<Item = (VirtualServerKey, &ObjectName)> {
         let all = VirtualServerKey::first_of(address)..=VirtualServerKey::last_of(address);

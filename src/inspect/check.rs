@@ -333,6 +333,7 @@ mod tests {
             services: 2,
             endpoint_slices: 2,
             virtual_servers: 4,
+            destinations: 8,
             inherited: 0,
             draining: 0,
             drains: vec![],

@@ -1,7 +1,7 @@
 //! Answers what people and programs ask of a running daemon, and what can be told from the kernel alone.
 //!
 //! A [`Question`] is answered by [`answer`] from what the reconciler knows; the answers are values with a form in JSON
-//! ([`form`], [`service`], [`status`], [`wanted`]), so that who asks has the same types. [`differences()`] compares what is
+//! ([`form`], [`overview`], [`service`], [`status`], [`wanted`]), so that who asks has the same types. [`differences()`] compares what is
 //! wanted with what was found, [`flow`] says what becomes of a packet, [`check`] whether the node is fit. Pure; how questions travel is `server`'s and
 //! `daemon`'s.
 
@@ -9,19 +9,23 @@ pub mod check;
 pub mod differences;
 pub mod flow;
 pub mod form;
+pub mod overview;
 pub mod service;
 pub mod status;
+mod trouble;
 pub mod wanted;
 
-use crate::desired::{Moment, Plan};
+use crate::desired::Moment;
 use crate::model::VirtualServerKey;
 use crate::reconcile::View;
 use crate::state::{EndpointSlice, ObjectName, Problem};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use trouble::Troubles;
 
 pub use differences::differences;
+pub use overview::Overview;
 pub use service::ServiceAnswer;
 pub use status::{LastPass, Status};
 pub use wanted::Wanted;
@@ -31,6 +35,8 @@ pub use wanted::Wanted;
 pub enum Question {
     /// How the daemon is.
     Status,
+    /// The same for people, with the ways in that have this text.
+    Overview(String),
     /// How a Service was decided.
     Service(ObjectName),
     /// The same of the Service that has a virtual server.
@@ -45,12 +51,16 @@ pub enum Question {
 
 /// A virtual server and the Service that has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Owner {
     /// Which virtual server.
     #[serde(flatten)]
     pub server: form::Server,
     /// `NAMESPACE/NAME`.
     pub service: String,
+    /// Whether something is wrong with the Service, or could not be done of the virtual server.
+    #[serde(default)]
+    pub in_trouble: bool,
 }
 
 /// An endpoint that has a name.
@@ -70,6 +80,8 @@ pub struct NamedEndpoint {
 pub enum Answer {
     /// To [`Question::Status`].
     Status(Box<Status>),
+    /// To [`Question::Overview`].
+    Overview(Box<Overview>),
     /// To [`Question::Service`] and [`Question::ServiceAt`].
     Service(Box<ServiceAnswer>),
     /// To [`Question::Owners`].
@@ -100,17 +112,25 @@ pub fn answer(question: &Question, subject: &Subject<'_>) -> Option<Answer> {
     let of_service = |name| ServiceAnswer::of(name, subject).map(|answer| Answer::Service(Box::new(answer)));
     match question {
         Question::Status => Some(Answer::Status(Box::new(Status::of(subject)))),
+        Question::Overview(text) => Some(Answer::Overview(Box::new(Overview::of(subject, text)))),
         Question::Service(name) => of_service(name),
         Question::ServiceAt(key) => subject.view.plan.owner(key).and_then(of_service),
-        Question::Owners => Some(Answer::Owners(owners(subject.view.plan).collect())),
+        Question::Owners => Some(Answer::Owners(owners(subject).collect())),
         Question::Endpoints => Some(Answer::Endpoints(endpoints(&subject.view).collect())),
         Question::Wanted => Some(Answer::Wanted(Box::new(Wanted::of(&subject.view)))),
     }
 }
 
-fn owners(plan: &Plan) -> impl Iterator<Item = Owner> {
-    plan.keys().filter_map(|key| Some(Owner { server: key.into(), service: plan.owner(&key)?.to_string() }))
+fn owners<'a>(subject: &Subject<'a>) -> impl Iterator<Item = Owner> + use<'a> {
+    let (View { plan, state, .. }, troubles) = (subject.view, Troubles::of(subject));
+    plan.keys().filter_map(move |key| {
+        let owner = plan.owner(&key)?;
+        let is_wrong = state.service(owner).is_some_and(|service| troubles.has(service, state));
+        let in_trouble = is_wrong || troubles.is_failing(&key);
+        Some(Owner { server: key.into(), service: owner.to_string(), in_trouble })
+    })
 }
+
 /// Those of the Services that have virtual servers.
 fn endpoints<'a>(view: &View<'a>) -> impl Iterator<Item = NamedEndpoint> + 'a {
     let (plan, state) = (view.plan, view.state);

@@ -196,17 +196,9 @@ impl Way {
         Some(Self {
             address,
             port,
-            kind: match frontend.field {
-                Field::ClusterIp(_) => Kind::ClusterIp,
-                Field::ExternalIp(_) => Kind::ExternalIp,
-                Field::LoadBalancerIp(_) => Kind::LoadBalancerIp,
-                Field::NodePort(_) => Kind::NodePort,
-            },
+            kind: frontend.field.into(),
             field: frontend.field.to_string(),
-            policy: match frontend.policy {
-                TrafficPolicy::Cluster => Policy::Cluster,
-                TrafficPolicy::Local => Policy::Local,
-            },
+            policy: frontend.policy.into(),
             holder: holder.map(ToString::to_string),
             foreign: view.found.foreign.contains(&frontend.key),
         })
@@ -224,6 +216,26 @@ impl Endpoint {
             local: endpoint.is_local,
             cluster: cluster.map(Judgement::from),
             local_policy: local.map(Judgement::from),
+        }
+    }
+}
+
+impl From<Field> for Kind {
+    fn from(field: Field) -> Self {
+        match field {
+            Field::ClusterIp(_) => Self::ClusterIp,
+            Field::ExternalIp(_) => Self::ExternalIp,
+            Field::LoadBalancerIp(_) => Self::LoadBalancerIp,
+            Field::NodePort(_) => Self::NodePort,
+        }
+    }
+}
+
+impl From<TrafficPolicy> for Policy {
+    fn from(policy: TrafficPolicy) -> Self {
+        match policy {
+            TrafficPolicy::Cluster => Self::Cluster,
+            TrafficPolicy::Local => Self::Local,
         }
     }
 }

@@ -4,10 +4,11 @@ use super::Subject;
 use super::form::{Drain, Family};
 use super::wanted;
 use crate::desired::{Inherited, Moment};
+use crate::model::VirtualServerKey;
 use crate::reconcile::{Report, View};
 use crate::state::OneLine;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ pub struct Status {
     pub endpoint_slices: usize,
     /// How many virtual servers are wanted.
     pub virtual_servers: usize,
+    /// How many destinations these should have.
+    #[serde(default)]
+    pub destinations: usize,
     /// How many virtual servers stand only because some input cannot be read.
     pub inherited: usize,
     /// How many destinations depart.
@@ -85,18 +89,36 @@ pub struct LastPass {
     took: Duration,
     failures: Vec<String>,
     unread: Option<String>,
+    /// The failures again, how many of each kind.
+    failed: BTreeMap<&'static str, usize>,
+    /// What they were about.
+    failing: BTreeSet<VirtualServerKey>,
 }
 
 impl LastPass {
     /// What is remembered of a pass that ended just now and took so long.
     pub fn of(report: &Report, ended: Moment, took: Duration) -> Self {
         let failure = |(op, cause): &(_, _)| OneLine(format_args!("{op}: {cause}")).to_string();
+        let mut failed = BTreeMap::new();
+        report.failed.iter().for_each(|(op, _)| *failed.entry(op.kind()).or_default() += 1);
         Self {
             ended,
             took,
             failures: report.failed.iter().map(failure).collect(),
             unread: report.unread.as_ref().map(|error| OneLine(error).to_string()),
+            failed,
+            failing: report.failed.iter().filter_map(|(op, _)| op.virtual_server()).collect(),
         }
+    }
+
+    /// Operations that failed, how many of each kind.
+    pub fn failed(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        self.failed.iter().map(|(kind, count)| (*kind, *count))
+    }
+
+    /// The virtual servers of which something failed.
+    pub fn failing(&self) -> &BTreeSet<VirtualServerKey> {
+        &self.failing
     }
 
     fn form(&self, now: Moment) -> PassForm {
@@ -121,7 +143,8 @@ impl Status {
             informed: is_informed,
             services,
             endpoint_slices,
-            virtual_servers: view.plan.keys().count(),
+            virtual_servers: view.plan.virtual_servers().len(),
+            destinations: view.plan.virtual_servers().map(|server| server.destinations.len()).sum(),
             inherited: view.inherited.map_or(0, Inherited::len),
             draining: view.drains.len(),
             drains: drains(&view, now).take(DRAINS).collect(),

@@ -8,6 +8,7 @@ mod generic;
 mod own;
 mod process;
 mod proxy;
+mod quantiles;
 mod register;
 
 use crate::kernel::Cause;
@@ -25,6 +26,7 @@ use std::time::Duration;
 pub use generic::{ApiRequest, Feature};
 pub use prometheus::Error;
 pub use proxy::TrafficPolicy;
+pub use quantiles::Quantiles;
 
 /// The media type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -162,6 +164,12 @@ impl Metrics {
     /// The configuration changed and is not good: what was read at the start stays in force.
     pub fn config_rejected(&self) {
         self.own.config_rejected.inc();
+    }
+
+    /// How long passes took, and how long it took from the arrival of news to its effect; each none if there was none.
+    pub fn latencies(&self) -> [Option<Quantiles>; 2] {
+        let passes = self.families.first().and_then(|family| Quantiles::of(&self.proxy.of(*family).duration));
+        [passes, Quantiles::of(&self.own.programming)]
     }
 
     /// All of it as text. `queue_age` is how long the oldest change has been waiting.

@@ -18,7 +18,7 @@ pub struct Own {
     operations: IntCounterVec,
     operation_failures: IntCounterVec,
     drift_repaired: IntCounter,
-    programming: Histogram,
+    pub programming: Histogram,
     draining: Gauge,
     objects_rejected: Gauge,
     objects_rejected_ever: IntCounter,

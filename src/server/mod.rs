@@ -3,7 +3,7 @@
 //!
 //! `listener` opens sockets and `http` serves requests on them; [`healthz`], [`MetricsPages`] (with `zpages`) and
 //! [`HealthCheckServers`] say what is answered; [`Server`] keeps one of the first two up. Nothing here knows Services or
-//! the kernel: what is told is in [`crate::health`] and [`crate::metrics`].
+//! the kernel: what is told is in [`crate::health`], [`crate::metrics`] and [`crate::inspect`]. [`Page`] is for people.
 //!
 //! One more is for those on the node who ask why: [`InspectionServer`] with [`inspection()`], whose client is [`ask()`].
 
@@ -15,6 +15,7 @@ mod healthz;
 mod http;
 mod inspection;
 mod listener;
+mod page;
 mod pages;
 mod questions;
 mod zpages;
@@ -29,8 +30,9 @@ pub use client::{AskError, ask, daemon_process};
 pub use clock::{Clock, system_clock};
 pub use health_check::{HealthCheckServers, ListenFailure};
 pub use healthz::healthz;
-pub use http::{Handler, LateHandler};
+pub use http::Handler;
 pub use inspection::{InspectionServer, NAME as INSPECTION_NAME, is_trusted};
+pub use page::Page;
 pub use pages::{MetricsPages, SetVerbosity};
 pub use questions::{Ask, Unanswered, handler as inspection};
 
@@ -103,11 +105,10 @@ impl Server {
 mod tests {
     use super::*;
     use std::net::TcpListener;
-    use std::sync::Arc;
     use tokio::sync::mpsc::unbounded_channel;
 
     fn nothing() -> Handler {
-        Arc::new(|_| answer::not_found())
+        http::at_once(|_| answer::not_found())
     }
 
     #[tokio::test]

@@ -1,8 +1,9 @@
-//! The server for everybody who looks: metrics, the configuration, and what this process is.
+//! The server for everybody who looks: metrics, the configuration, what this process is, and what it does now.
 
 use super::answer::{self, Answer};
 use super::clock::Clock;
 use super::http::Handler;
+use super::page::Page;
 use super::zpages;
 use crate::health::{SharedHealth, Time};
 use crate::metrics::{self, Metrics};
@@ -17,7 +18,6 @@ use std::sync::Arc;
 pub type SetVerbosity = Arc<dyn Fn(i32) + Send + Sync>;
 
 /// What the pages are made of.
-#[derive(Clone)]
 pub struct MetricsPages {
     /// For `/metrics`.
     pub metrics: Arc<Metrics>,
@@ -31,6 +31,8 @@ pub struct MetricsPages {
     pub mode: &'static str,
     /// The configuration in force, as JSON, for `/configz`.
     pub configz: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Answers `/`.
+    pub page: Page,
     /// Flags with their values, for `/flagz`.
     pub flags: BTreeMap<String, String>,
     /// Given if `/debug/flags/v` may be used (`enableProfiling`).
@@ -40,7 +42,16 @@ pub struct MetricsPages {
 impl MetricsPages {
     /// Answers for these pages.
     pub fn handler(self) -> Handler {
-        Arc::new(move |request| self.answer(request))
+        let pages = Arc::new(self);
+        Arc::new(move |request| {
+            let pages = Arc::clone(&pages);
+            Box::pin(async move {
+                match request.uri().path() {
+                    "/" => pages.page.answer(&request, &pages).await,
+                    _ => pages.answer(&request),
+                }
+            })
+        })
     }
 
     fn answer(&self, request: &Request<Bytes>) -> Answer {

@@ -1,7 +1,7 @@
 //! The paths by which a daemon is asked, and its answers as JSON. docs/inspection.md has them for people.
 
 use super::answer::{self, Answer as Response};
-use super::http::LateHandler;
+use super::http::Handler;
 use crate::inspect::{Answer, Question, form};
 use crate::model::VirtualServerKey;
 use crate::state::ObjectName;
@@ -25,7 +25,7 @@ pub enum Unanswered {
 }
 
 /// Answers for these paths.
-pub fn handler(ask: Ask) -> LateHandler {
+pub fn handler(ask: Ask) -> Handler {
     Arc::new(move |request| Box::pin(respond(request, Arc::clone(&ask))))
 }
 

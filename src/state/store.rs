@@ -77,6 +77,11 @@ impl State {
         self.services.get(name).map(|service| &**service)
     }
 
+    /// All Services, ordered by name.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values().map(|service| &**service)
+    }
+
     /// How many Services and how many EndpointSlices there are.
     pub fn counts(&self) -> (usize, usize) {
         (self.services.len(), self.slices.len())

@@ -34,7 +34,16 @@ async fn each_page_is_there_with_its_media_type() {
 #[tokio::test]
 async fn everything_else_is_not_found() {
     let address = Rig::new().metrics_server(false).await;
-    for path in ["/", "/livez", "/metrics/", "/healthz/x", "/debug/pprof/", "/debug/pprof/heap", "/debug/flags/v"] {
+    for path in [
+        "//",
+        "/index.html",
+        "/livez",
+        "/metrics/",
+        "/healthz/x",
+        "/debug/pprof/",
+        "/debug/pprof/heap",
+        "/debug/flags/v",
+    ] {
         let Answered { status, body, .. } = get(address, path).await;
         assert_eq!((status, body.as_str()), (404, "404 page not found\n"), "{path}");
     }

@@ -1,9 +1,12 @@
 //! Servers with a clock that the test sets.
 
+use crate::cluster::Cluster;
+use crate::objects::NODE;
 use ipvsd::health::{Health, SharedHealth, Time};
+use ipvsd::kernel::fake::FakeKernel;
 use ipvsd::metrics::{Feature, Metrics};
 use ipvsd::model::Family::{Ipv4, Ipv6};
-use ipvsd::server::{Binding, Clock, Handler, MetricsPages, Server, healthz};
+use ipvsd::server::{Ask, Binding, Clock, Handler, MetricsPages, Page, Server, healthz};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -19,19 +22,25 @@ pub struct Rig {
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub verbosity: Arc<AtomicI32>,
+    ask: Ask,
     seconds: Arc<AtomicU64>,
 }
 
 impl Rig {
     /// As kube-proxy starts: with both families, waiting for its Node.
     pub fn new() -> Self {
+        Self::about(Cluster::new(FakeKernel::default()).ask())
+    }
+
+    /// The same with a reconciler that is asked.
+    pub fn about(ask: Ask) -> Self {
         let seconds = Arc::new(AtomicU64::new(0));
         let read = Arc::clone(&seconds);
         let clock: Clock = Arc::new(move || at(read.load(Ordering::Relaxed)));
         let health = Health::new([Ipv4, Ipv6], Duration::from_secs(60), false, clock());
         let features = [Feature { name: "AllowServiceExternalIPs", stage: "", enabled: true }];
         let metrics = Arc::new(Metrics::new(&[Ipv4, Ipv6], &features).unwrap());
-        Self { health: SharedHealth::new(health), metrics, clock, verbosity: Arc::default(), seconds }
+        Self { health: SharedHealth::new(health), metrics, clock, verbosity: Arc::default(), ask, seconds }
     }
 
     /// Sets the clock, in seconds from the beginning.
@@ -57,6 +66,7 @@ impl Rig {
             clock: Arc::clone(&self.clock),
             started: at(0),
             mode: "ipvs",
+            page: Page::new(NODE.into(), "as asked".into(), Arc::clone(&self.ask)),
             configz: Arc::new(|| r#"{"kubeproxy.config.k8s.io":{}}"#.to_owned()),
             flags: [("v", "2"), ("config", "/var/lib/kube-proxy/config.conf")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -82,7 +92,7 @@ fn at(second: u64) -> Time {
 }
 
 /// Serves until the test's runtime ends.
-async fn serve(handler: Handler) -> SocketAddr {
+pub async fn serve(handler: Handler) -> SocketAddr {
     let server = Server { name: "test", address: "127.0.0.1:0".parse().unwrap(), hard_fail: true };
     let (tell, told) = oneshot::channel();
     let mut tell = Some(tell);

@@ -31,6 +31,10 @@ fn health_follows_the_node() {
     assert_eq!(get(METRICS, "/proxyMode"), Some((200, "ipvs".to_owned())));
     let (_, configz) = get(METRICS, "/configz").unwrap();
     assert!(configz.contains("\"mode\":\"ipvs\""), "{configz}");
+    let (_, page) = get(METRICS, "/?q=default/we").unwrap();
+    for text in [&*format!("<h1>ipvsd on {NODE}</h1>"), "ipvs, as asked", "default/web", "10.96.0.2:80/TCP"] {
+        assert!(page.contains(text), "{text} in {page}");
+    }
 
     let tainted = json!([{"key": "ToBeDeletedByClusterAutoscaler", "value": "1", "effect": "NoSchedule"}]);
     for (object, healthz) in [
