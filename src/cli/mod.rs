@@ -22,7 +22,6 @@ use crate::config::logging::Logging;
 use crate::reconcile::Takeover;
 use clap::{Parser, Subcommand};
 use log::Log;
-use names::Names;
 use options::Name;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
@@ -105,10 +104,7 @@ fn run_command(command: &Command, log: &Log) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(arguments) => run::run(arguments, Name::Ipvsd, log),
         Command::List(arguments) => logged().and_then(|()| list::run(arguments)),
-        Command::Top(arguments) => {
-            let names = Names::default();
-            top::run(arguments, &|identity| names.of(identity))
-        }
+        Command::Top(arguments) => top::run(arguments),
         Command::Diff(arguments) => diff::run(arguments, log),
         Command::Explain(arguments) => logged().and_then(|()| explain::run(arguments)),
         Command::Check(arguments) => check::run(arguments, log),

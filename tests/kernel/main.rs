@@ -49,6 +49,7 @@ mod network;
 mod node;
 mod program;
 mod record;
+mod record_top;
 mod servers;
 mod service;
 mod setup;
@@ -103,6 +104,7 @@ fn trials() -> Vec<Trial> {
         network::trials(),
         node::trials(),
         record::trials(),
+        record_top::trials(),
         servers::trials(),
         service::trials(),
         setup::trials(),

@@ -1,10 +1,14 @@
 //! `ipvsd top` on a kernel: as lines, and on a terminal.
 
 use crate::lab::{run, trial};
-use crate::program::{IPVSD, ipvsd, stdout};
+use crate::program::{Daemon, IPVSD, ipvsd, stdout};
+use ipvsd::server::INSPECTION_NAME;
 use libtest_mimic::Trial;
 use std::io::Write;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// This subject's tests.
 pub fn trials() -> Vec<Trial> {
@@ -12,6 +16,9 @@ pub fn trials() -> Vec<Trial> {
         trial("top::lines_say_what_ipvsadm_says", lines),
         trial("top::a_terminal_shows_it_until_q_and_is_left_as_it_was", terminal),
         trial("top::a_signal_ends_it_and_leaves_the_terminal_as_it_was", signal),
+        trial("top::a_quiet_table_costs_a_slow_line_next_to_nothing", slow_line),
+        trial("top::services_have_names_and_trouble_is_marked", named),
+        trial("top::a_daemon_that_is_busy_is_not_waited_for", busy),
         trial("top::what_is_no_terminal_is_told_of_batch", no_terminal),
     ]
 }
@@ -27,7 +34,7 @@ fn lines() {
     populate();
     let shown = stdout(&ipvsd(&["top", "--batch", "--sort", "name"]), 0);
     let lines: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(lines[0].join(" "), "2 virtual servers, 2 draining or refusing, by name");
+    assert_eq!(lines[0].join(" "), "2 virtual servers, 2 draining, refusing or in error, by name");
     assert_eq!(lines[2], ["tcp", "10.96.0.1:80", "rr", "2", "0", "0", "0", "0", "0", "draining"]);
     assert_eq!(lines[3], ["udp", "[fd00::1]:53", "wrr", "0", "0", "0", "0", "0", "0", "refusing"]);
     let thrice = stdout(&ipvsd(&["top", "-b", "-n", "3", "-d", "0.1", "--filter", "fd00"]), 0);
@@ -62,7 +69,7 @@ const OUT_OF_IT: &str = "\u{1b}[?1049l";
 fn terminal() {
     populate();
     let shown = on_a_terminal(&[RIGHT, "q"], &format!("{IPVSD} top --sort name; stty -a"));
-    for wanted in ["10.96.0.1:80", "10.1.0.2:8080", "weight 0", INTO_THE_OTHER_SCREEN, OUT_OF_IT] {
+    for wanted in ["10.96.0.1:80", "10.1.0.2:8080", "WEIGHT", INTO_THE_OTHER_SCREEN, OUT_OF_IT] {
         assert!(shown.contains(wanted), "{wanted:?} in {shown:?}");
     }
     let settings = shown.rsplit(OUT_OF_IT).next().unwrap();
@@ -74,6 +81,44 @@ fn signal() {
     let shown = on_a_terminal(&[], &format!("timeout --foreground 1 {IPVSD} top; stty -a"));
     let settings = shown.rsplit(OUT_OF_IT).next().unwrap();
     assert!(settings.contains(" icanon") && settings.contains(" echo "), "{shown:?}");
+}
+
+fn slow_line() {
+    populate();
+    let sent = |looks: &str| on_a_terminal(&[], &format!("{IPVSD} top -d 0.1 -n {looks}")).len();
+    let (once, often) = (sent("1"), sent("21"));
+    assert!(once < 4_000 && often < once + 20 * 50, "{once} bytes for a screen, {often} with 20 more looks");
+}
+
+/// A Service that is served, and one that wants the same address besides its own.
+const MANIFESTS: &str = "\
+{apiVersion: v1, kind: Service, metadata: {namespace: shop, name: old}, spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {namespace: shop, name: sold},
+ spec: {clusterIP: 10.96.0.2, externalIPs: [10.96.0.1], ports: [{port: 80}]}}
+";
+
+fn named() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("shop.yaml"), MANIFESTS).unwrap();
+    let mut daemon = Daemon::start(IPVSD, &["run", "--manifests", directory.path().to_str().unwrap()]);
+    daemon.wait_for("programmed");
+    let shown = stdout(&ipvsd(&["top", "--batch", "--sort", "name"]), 0);
+    let lines: Vec<Vec<&str>> = shown.lines().skip(2).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!([lines[0][0], lines[0][2], lines[0][10]], ["shop/old", "10.96.0.1:80", "refusing"]);
+    assert_eq!([lines[1][0], lines[1][2], lines[1][10]], ["shop/sold", "10.96.0.2:80", "error"]);
+}
+
+/// Something that has the daemon's name and never answers.
+fn busy() {
+    populate();
+    let name = SocketAddr::from_abstract_name(INSPECTION_NAME).unwrap();
+    let _silent = UnixListener::bind_addr(&name).unwrap();
+    let begun = Instant::now();
+    let shown = on_a_terminal(&["q"], &format!("{IPVSD} top"));
+    assert!(shown.contains("10.96.0.1:80"), "{shown:?}");
+    stdout(&ipvsd(&["top", "--batch"]), 0);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 fn no_terminal() {

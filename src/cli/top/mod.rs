@@ -7,6 +7,7 @@ mod rows;
 mod screen;
 mod view;
 
+use crate::cli::names::{Known, Names};
 use crate::kernel::ipvs::Identity;
 use crate::kernel::linux::{Linux, Table};
 use anyhow::{Context, bail};
@@ -42,21 +43,26 @@ pub struct Arguments {
     iterations: Option<u64>,
 }
 
-/// The name that people have for a virtual server, where somebody knows it.
-pub type NameOf<'a> = &'a dyn Fn(&Identity) -> Option<String>;
+/// What is known of a virtual server, where somebody knows it.
+pub type NameOf<'a> = &'a dyn Fn(&Identity) -> Option<Known>;
+
+/// How long lines wait for names, which come after the daemon's pass.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Shows until it is told to end.
-pub fn run(arguments: &Arguments, name_of: NameOf<'_>) -> anyhow::Result<ExitCode> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut linux = Linux::open_as_found()?;
     let screen = Screen::new(arguments.sort, &arguments.filter);
     let interval = Duration::from_secs_f64(arguments.interval);
     let looks = arguments.iterations.unwrap_or(if arguments.batch { 1 } else { u64::MAX });
     if arguments.batch {
-        print(&mut linux, &screen, (looks, interval), name_of)?;
+        print(&mut linux, &screen, (looks, interval))?;
     } else if io::stdin().is_terminal() && io::stdout().is_terminal() {
         let signals = ends()?;
-        let mut shown = Shown { terminal: ratatui::try_init()?, screen, signals };
-        let ended = shown.follow(&mut linux, (looks, interval), name_of);
+        // After signals are blocked, so that its thread has them blocked too.
+        let names = Names::follow()?;
+        let mut shown = Shown { terminal: ratatui::try_init()?, screen, signals, names };
+        let ended = shown.follow(&mut linux, (looks, interval));
         ratatui::try_restore()?;
         ended?;
     } else {
@@ -65,17 +71,15 @@ pub fn run(arguments: &Arguments, name_of: NameOf<'_>) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(
-    linux: &mut Linux,
-    screen: &Screen,
-    (looks, interval): (u64, Duration),
-    names: NameOf<'_>,
-) -> anyhow::Result<()> {
+fn print(linux: &mut Linux, screen: &Screen, (looks, interval): (u64, Duration)) -> anyhow::Result<()> {
+    let mut names = Names::follow()?;
+    names.update(PATIENCE);
     for look in 0..looks {
         if look > 0 {
             thread::sleep(interval);
         }
-        let rows = Rows::of(&linux.table()?, screen, names);
+        names.update(Duration::ZERO);
+        let rows = Rows::of(&linux.table()?, screen, &|identity| names.of(identity));
         let mut out = io::stdout().lock();
         out.write_all(view::lines(&rows, screen).as_bytes())?;
         out.flush()?;
@@ -95,24 +99,20 @@ struct Shown {
     terminal: DefaultTerminal,
     screen: Screen,
     signals: SignalFd,
+    names: Names,
 }
 
 impl Shown {
-    /// The longest time that a signal waits.
+    /// The longest time that a signal or a name waits.
     const PATIENCE: Duration = Duration::from_millis(250);
 
-    fn follow(
-        &mut self,
-        linux: &mut Linux,
-        (looks, interval): (u64, Duration),
-        names: NameOf<'_>,
-    ) -> anyhow::Result<()> {
+    fn follow(&mut self, linux: &mut Linux, (looks, interval): (u64, Duration)) -> anyhow::Result<()> {
         let mut table = linux.table()?;
         for look in 0..looks {
             if look > 0 && !self.screen.is_paused() {
                 table = linux.table()?;
             }
-            if self.wait(&table, interval, names)? == Next::End {
+            if self.wait(&table, interval)? == Next::End {
                 break;
             }
         }
@@ -120,11 +120,10 @@ impl Shown {
     }
 
     /// Shows one reading until the next is due, and does what keys ask.
-    fn wait(&mut self, table: &Table, interval: Duration, names: NameOf<'_>) -> anyhow::Result<Next> {
+    fn wait(&mut self, table: &Table, interval: Duration) -> anyhow::Result<Next> {
         let due = Instant::now() + interval;
+        let mut rows = self.draw(table)?;
         loop {
-            let rows = Rows::of(table, &self.screen, names);
-            self.terminal.draw(|frame| view::draw(frame, &rows, &self.screen))?;
             let left = due.saturating_duration_since(Instant::now());
             if self.signals.read_signal()?.is_some() {
                 return Ok(Next::End);
@@ -132,6 +131,9 @@ impl Shown {
             if !event::poll(left.min(Self::PATIENCE))? {
                 if left.is_zero() {
                     return Ok(Next::Look);
+                }
+                if self.names.update(Duration::ZERO) {
+                    rows = self.draw(table)?;
                 }
                 continue;
             }
@@ -142,7 +144,14 @@ impl Shown {
             if next != Next::Draw {
                 return Ok(next);
             }
+            rows = self.draw(table)?;
         }
+    }
+
+    fn draw(&mut self, table: &Table) -> io::Result<Rows> {
+        let rows = Rows::of(table, &self.screen, &|identity| self.names.of(identity));
+        self.terminal.draw(|frame| view::draw(frame, &rows, &self.screen))?;
+        Ok(rows)
     }
 }
 
@@ -152,5 +161,7 @@ fn interval(text: &str) -> Result<f64, String> {
     seconds.ok_or_else(|| "not a number of seconds from 0.1 to 86400".into())
 }
 
+#[cfg(test)]
+mod picture;
 #[cfg(test)]
 mod tests;

@@ -41,6 +41,8 @@ pub enum Mark {
     Draining(usize),
     /// No destination of a virtual server takes new connections: they are refused.
     Refusing,
+    /// Something is wrong with the Service, or could not be done: `ipvsd explain` says what.
+    Error,
 }
 
 /// A line of the table.
@@ -119,7 +121,9 @@ impl Row {
         names: NameOf<'_>,
     ) -> Self {
         let draining = destinations.iter().filter(|destination| destination.weight == 0).count();
+        let known = names(&server.identity).unwrap_or_default();
         let mark = match draining {
+            _ if known.in_trouble => Mark::Error,
             all if all == destinations.len() => Mark::Refusing,
             0 => Mark::None,
             some => Mark::Draining(some),
@@ -127,7 +131,7 @@ impl Row {
         let sum =
             |of: fn(&DestinationEntry) -> u32| destinations.iter().map(|destination| u64::from(of(destination))).sum();
         Self {
-            name: names(&server.identity).unwrap_or_default(),
+            name: known.service,
             detail: format!("{} {}", server.scheduler, destinations.len()),
             active: sum(|destination| destination.active),
             inactive: sum(|destination| destination.inactive),
@@ -140,7 +144,7 @@ impl Row {
         let DestinationKey { address, port } = destination.key;
         let address = SocketAddr::new(address, port).to_string();
         Self {
-            detail: format!("weight {}", destination.weight),
+            detail: destination.weight.to_string(),
             active: destination.active.into(),
             inactive: destination.inactive.into(),
             mark: if destination.weight == 0 { Mark::Draining(1) } else { Mark::None },

@@ -1,8 +1,10 @@
 //! Rows, keys and pictures, from a table made up here.
 
+use super::picture;
 use super::rows::{Mark, Order, Rows};
 use super::screen::{Next, Screen};
 use super::view;
+use crate::cli::names::Known;
 use crate::kernel::ipvs::{DestinationEntry, Identity, Info, Stats, Tunnel, VirtualServerEntry};
 use crate::kernel::linux::Table;
 use crate::model::{DestinationKey, Family, Forwarding};
@@ -60,10 +62,11 @@ fn table() -> Table {
     }
 }
 
-fn names(identity: &Identity) -> Option<String> {
+fn names(identity: &Identity) -> Option<Known> {
+    let known = |service: &str| Some(Known { service: service.into(), in_trouble: false });
     match identity {
-        Identity::Address { port: 80, .. } => Some("shop/web:http".into()),
-        Identity::Address { port: 53, .. } => Some("kube-system/dns:dns".into()),
+        Identity::Address { port: 80, .. } => known("shop/web"),
+        Identity::Address { port: 53, .. } => known("kube-system/dns"),
         _ => None,
     }
 }
@@ -113,6 +116,9 @@ fn what_refuses_and_what_drains_is_marked() {
     let marks: Vec<_> = found.rows.iter().map(|row| row.mark).collect();
     assert_eq!(marks, [Mark::Draining(1), Mark::None, Mark::Refusing]);
     assert_eq!(found.marked, 2);
+    let in_trouble = |identity: &Identity| names(identity).map(|known| Known { in_trouble: true, ..known });
+    let found = Rows::of(&table(), &Screen::new(Order::Connections, ""), &in_trouble);
+    assert_eq!(found.rows[1].mark, Mark::Error, "the name server");
 }
 
 #[test]
@@ -173,11 +179,11 @@ fn lines_have_a_column_for_each_measure() {
     let screen = Screen::new(Order::Connections, "");
     let text = view::lines(&rows(&screen), &screen);
     let expected = "\
-3 virtual servers, 2 draining or refusing, by connections
-NAME                VIRTUAL SERVER                     SCHEDULER    ACTIVE INACTIVE   NEW/s PACKETS/s  BYTES/s STATE
-shop/web:http       tcp 10.96.0.1:80                   rr 2              9        2       5        11     123k draining
-kube-system/dns:dns udp 10.96.0.10:53                  mh 1              0        1     900        21    99999
-                    mark 0x70000001 IPv6               wrr 0             0        0       0         1        0 refusing
+3 virtual servers, 2 draining, refusing or in error, by connections
+NAME            VIRTUAL SERVER       SCHEDULER    ACTIVE INACTIVE   NEW/s PACKETS/s  BYTES/s STATE
+shop/web        tcp 10.96.0.1:80     rr 2              9        2       5        11     123k draining
+kube-system/dns udp 10.96.0.10:53    mh 1              0        1     900        21    99999
+                mark 0x70000001 IPv6 wrr 0             0        0       0         1        0 refusing
 ";
     assert_eq!(text, expected);
 }
@@ -189,6 +195,37 @@ fn the_screen_fits_a_terminal_of_any_size() {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| view::draw(frame, &rows(&screen), &screen)).unwrap();
         let shown = terminal.backend().to_string();
-        assert!(width < 140 || (shown.contains("shop/web:http") && shown.contains("123k")), "{shown}");
+        assert!(width < 140 || (shown.contains("shop/web") && shown.contains("123k")), "{shown}");
+    }
+}
+
+#[test]
+fn on_a_narrow_terminal_some_columns_make_way_but_not_what_is_sorted_by() {
+    for (order, width, there, gone) in [
+        (Order::Packets, 80, ["PACKETS/s", "STATE", "kube-system/dns"], ["SCHEDULER", "INACTIVE"]),
+        (Order::Connections, 80, ["NEW/s", "BYTES/s", "10.96.0.10:53"], ["SCHEDULER", "PACKETS/s"]),
+        (Order::Bytes, 60, ["ACTIVE", "BYTES/s", "refusing"], ["INACTIVE", "NEW/s"]),
+    ] {
+        let screen = Screen::new(order, "");
+        let shown = picture::shown(&table(), &screen, &names, (width, 8)).to_string();
+        assert!(
+            there.iter().all(|text| shown.contains(text)) && !gone.iter().any(|text| shown.contains(text)),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn of_many_rows_those_around_the_selected_one_are_shown() {
+    let many = |number: u8| (virtual_server(identity(&format!("10.96.0.{number}"), 80, 6), "rr", [0; 3]), vec![]);
+    let table = Table { virtual_servers: (0..=99).map(many).collect(), ..table() };
+    let mut screen = Screen::new(Order::Name, "");
+    let rows = |screen: &Screen| Rows::of(&table, screen, &names);
+    for (key, first, last) in [(KeyCode::Home, 0, 19), (KeyCode::End, 80, 99), (KeyCode::PageUp, 70, 89)] {
+        screen.press(KeyEvent::new(key, KeyModifiers::NONE), &rows(&screen));
+        let shown = picture::shown(&table, &screen, &names, (120, 23)).to_string();
+        let order: Vec<_> = rows(&screen).rows.into_iter().map(|row| row.address).collect();
+        assert!(shown.contains(&order[first]) && shown.contains(&order[last]), "{key}: {shown}");
+        assert_eq!(shown.matches("10.96.0.").count(), 20, "{key}: {shown}");
     }
 }
