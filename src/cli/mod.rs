@@ -12,6 +12,7 @@ mod explain;
 mod kube_proxy;
 mod list;
 mod log;
+mod log_level;
 mod manual;
 mod names;
 mod options;
@@ -81,6 +82,11 @@ enum Command {
     /// With the flags of `run` also whether the node is as that configuration asks. It loads no module: where modprobe is
     /// run it is with -n, which only says what it would do.
     Check(check::Arguments),
+    /// Show what the daemon that runs here logs, or have it log more or less from now on
+    ///
+    /// Until its next start, also one that a changed configuration asks for. Each module has its own level, and
+    /// docs/operations.md names them. A filter that is none changes nothing.
+    LogLevel(log_level::Arguments),
     /// Remove every virtual server and route that ipvsd made, and nothing else
     Cleanup,
     /// Balance real requests between backends in private network namespaces, and show how
@@ -112,6 +118,7 @@ fn run_command(command: &Command, log: &Log) -> anyhow::Result<ExitCode> {
         Command::Diff(arguments) => diff::run(arguments, log),
         Command::Explain(arguments) => logged().and_then(|()| explain::run(arguments)),
         Command::Check(arguments) => check::run(arguments, log),
+        Command::LogLevel(arguments) => log_level::run(arguments),
         Command::Cleanup => logged().and_then(|()| cleanup::run(Takeover::Nothing)),
         Command::Demo => logged().and_then(|()| crate::demo::run()),
         Command::Man(arguments) => manual::man(arguments),

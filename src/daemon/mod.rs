@@ -109,7 +109,7 @@ async fn live(config: Config, invocation: Invocation, node: Node<'_>) -> anyhow:
         }
         wheel_sender.send(message)?;
     }
-    inspection::start(&wheel_sender);
+    inspection::start(inspection::ask(wheel_sender.clone()), invocation.about.log.clone());
     let pages = servers::Pages { about: invocation.about, mode: choice.mode() };
     let mut fatal = servers::start(&config, pages, &shared, events.as_ref());
     let (health_checks, wanted) = tokio::sync::watch::channel(HealthChecks::default());

@@ -4,7 +4,9 @@
 use super::telemetry::{HealthChecks, OfFamily, Shared};
 use crate::config::{Config, Servers as Addresses};
 use crate::model::Family;
-use crate::server::{self, BindError, Binding, HealthCheckServers, ListenFailure, MetricsPages, Server, SetVerbosity};
+use crate::server::{
+    self, BindError, Binding, HealthCheckServers, ListenFailure, LogFilter, MetricsPages, Server, SetVerbosity,
+};
 use crate::source::kube::{Events, Occurrence};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,11 +18,13 @@ use tracing::{info, warn};
 /// How often a health check's port is tried again that could not be had.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// What the pages at the metrics port say of this process.
+/// What this process says of itself, and lets be changed.
 pub struct About {
     /// Flags with their values.
     pub flags: BTreeMap<String, String>,
-    /// Changes what is logged.
+    /// What is logged.
+    pub log: LogFilter,
+    /// Changes that by a level of `-v`.
     pub set_verbosity: SetVerbosity,
 }
 
