@@ -63,7 +63,7 @@ enum Command {
     /// Print what the kernel's IPVS holds, by ipvsadm's options in ipvsadm's layouts; needs no daemon
     ///
     /// Shows what others made too. With no option it is what `ipvsadm -L -n` prints; addresses and ports are always
-    /// numeric, and no name is looked up. One of --connection, --save, --timeout, --daemon or a virtual server says
+    /// numeric, and no name is looked up but with --names, of which the daemon is asked. One of --connection, --save, --timeout, --daemon or a virtual server says
     /// what is printed; --stats, --rate, --thresholds, --persistent-conn and --tun-info say which columns a table of
     /// virtual servers has. A virtual server that is not there is exit code 1, options that contradict each other are
     /// 2.

@@ -45,12 +45,17 @@ pub enum Question {
 
 /// A virtual server and the Service that has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Owner {
     /// Which virtual server.
     #[serde(flatten)]
     pub server: form::Server,
     /// `NAMESPACE/NAME`.
     pub service: String,
+    /// The name of the Service's port; empty for the only one.
+    pub port_name: String,
+    /// The port's protocol, which a mark does not tell.
+    pub port_protocol: form::Protocol,
 }
 
 /// An endpoint that has a name.
@@ -109,8 +114,13 @@ pub fn answer(question: &Question, subject: &Subject<'_>) -> Option<Answer> {
 }
 
 fn owners(plan: &Plan) -> impl Iterator<Item = Owner> {
-    plan.keys().filter_map(|key| Some(Owner { server: key.into(), service: plan.owner(&key)?.to_string() }))
+    plan.keys().filter_map(|key| {
+        let (service, (name, protocol)) = (plan.owner(&key)?, plan.port(&key)?);
+        let (service, port_name) = (service.to_string(), name.to_owned());
+        Some(Owner { server: key.into(), service, port_name, port_protocol: protocol.into() })
+    })
 }
+
 /// Those of the Services that have virtual servers.
 fn endpoints<'a>(view: &View<'a>) -> impl Iterator<Item = NamedEndpoint> + 'a {
     let (plan, state) = (view.plan, view.state);
