@@ -5,7 +5,7 @@ use super::telemetry::{HealthChecks, OfFamily, Shared};
 use crate::config::{Config, Servers as Addresses};
 use crate::model::Family;
 use crate::server::{
-    self, BindError, Binding, HealthCheckServers, ListenFailure, LogFilter, MetricsPages, Server, SetVerbosity,
+    self, BindError, Binding, HealthCheckServers, ListenFailure, LogFilter, MetricsPages, Server, SetVerbosity, Traffic,
 };
 use crate::source::kube::{Events, Occurrence};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +34,8 @@ pub struct Pages {
     pub about: About,
     /// The word on `/proxyMode`.
     pub mode: &'static str,
+    /// What goes through Services, if the metrics tell that.
+    pub traffic: Option<Traffic>,
 }
 
 /// Starts the servers that the configuration asks for. Receives why the process must end, if one of them may end it.
@@ -65,10 +67,11 @@ pub fn start(config: &Config, said: Pages, shared: &Shared, events: Option<&Even
     ended
 }
 
-fn pages(config: &Config, Pages { about, mode }: Pages, shared: &Shared) -> MetricsPages {
+fn pages(config: &Config, Pages { about, mode, traffic }: Pages, shared: &Shared) -> MetricsPages {
     let configz = config.effective.configz();
     MetricsPages {
         metrics: Arc::clone(&shared.metrics),
+        traffic,
         health: shared.health.clone(),
         clock: Arc::clone(&shared.clock),
         started: (shared.clock)(),

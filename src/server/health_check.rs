@@ -144,7 +144,7 @@ impl Drop for Listening {
 fn handler(service: &ObjectName, endpoints: &Arc<AtomicUsize>, health: &SharedHealth, clock: &Clock) -> Handler {
     let (service, endpoints) = (service.clone(), Arc::clone(endpoints));
     let (health, clock) = (health.clone(), Arc::clone(clock));
-    Arc::new(move |_| tell(&service, endpoints.load(Ordering::Relaxed), health.report(clock()).is_healthy()))
+    http::at_once(move |_| tell(&service, endpoints.load(Ordering::Relaxed), health.report(clock()).is_healthy()))
 }
 
 fn tell(service: &ObjectName, local_endpoints: usize, healthy: bool) -> Answer {

@@ -2,14 +2,14 @@
 
 use super::answer;
 use super::clock::Clock;
-use super::http::Handler;
+use super::http::{Handler, at_once};
 use crate::health::SharedHealth;
 use crate::metrics::Metrics;
 use std::sync::Arc;
 
 /// Answers `/healthz` and `/livez`, whatever the method, and counts the answers.
 pub fn healthz(health: SharedHealth, metrics: Arc<Metrics>, clock: Clock) -> Handler {
-    Arc::new(move |request| {
+    at_once(move |request| {
         let report = || health.report(clock());
         let (told, count): (_, fn(&Metrics, u16)) = match request.uri().path() {
             "/healthz" => (report().healthz(), Metrics::healthz),

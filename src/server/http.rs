@@ -23,10 +23,12 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 /// Answers a request. It must not block: all servers share one thread.
-pub type Handler = Arc<dyn Fn(&Request<Bytes>) -> Answer + Send + Sync>;
+pub type Handler = Arc<dyn Fn(Request<Bytes>) -> BoxFuture<'static, Answer> + Send + Sync>;
 
-/// The same for answers that take their time.
-pub type LateHandler = Arc<dyn Fn(Request<Bytes>) -> BoxFuture<'static, Answer> + Send + Sync>;
+/// Answers without waiting for anything.
+pub fn at_once(answer: impl Fn(&Request<Bytes>) -> Answer + Send + Sync + 'static) -> Handler {
+    Arc::new(move |request| Box::pin(ready(answer(&request))))
+}
 
 /// How much clients may use.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +93,6 @@ impl Connections {
 
 /// Serves for ever. When the future is dropped the socket and all its connections are closed.
 pub async fn serve(listener: TcpListener, handler: Handler, connections: Connections) -> Infallible {
-    let handler: LateHandler = Arc::new(move |request| Box::pin(ready(handler(&request))));
     let mut tasks = JoinSet::new();
     loop {
         match listener.accept().await {
@@ -105,7 +106,7 @@ pub async fn serve(listener: TcpListener, handler: Handler, connections: Connect
 }
 
 /// Answers the requests on one connection until it ends, in whatever way.
-pub async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send, handler: LateHandler, limits: Limits) {
+pub async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send, handler: Handler, limits: Limits) {
     let respond = async |request| Ok::<_, Infallible>(respond(request, &handler, limits.body).await);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -118,7 +119,7 @@ pub async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send, handle
     let _ = timeout(limits.life, connection).await;
 }
 
-async fn respond(request: Request<Incoming>, handler: &LateHandler, patience: Duration) -> Answer {
+async fn respond(request: Request<Incoming>, handler: &Handler, patience: Duration) -> Answer {
     const TOO_LONG: &str = "the body is too long, or ended early\n";
     let (head, body) = request.into_parts();
     if body.size_hint().lower() > LONGEST_BODY as u64 {
@@ -146,7 +147,7 @@ mod tests {
     async fn server(limits: Limits) -> std::net::SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let handler: Handler = Arc::new(|request| {
+        let handler = at_once(|request| {
             answer::text(StatusCode::OK, "x".repeat(1000 * request.uri().path().len() + request.body().len()))
         });
         tokio::spawn(serve(listener, handler, Connections::within(limits)));

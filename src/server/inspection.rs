@@ -5,7 +5,7 @@
 //! is free again when its daemon is gone, however that went, and cannot be taken from a living one. It has no mode, so
 //! each client is asked who it is (`SO_PEERCRED`).
 
-use super::http::{ACCEPT_PAUSE, Connections, LateHandler, Limits, converse};
+use super::http::{ACCEPT_PAUSE, Connections, Handler, Limits, converse};
 use nix::unistd::geteuid;
 use std::convert::Infallible;
 use std::io;
@@ -43,7 +43,7 @@ pub struct InspectionServer {
 
 impl InspectionServer {
     /// Serves until the future is dropped, from when on the name can be had. `told` hears how each attempt went.
-    pub async fn run(self, handler: LateHandler, mut told: impl FnMut(io::Result<()>)) -> Infallible {
+    pub async fn run(self, handler: Handler, mut told: impl FnMut(io::Result<()>)) -> Infallible {
         let listener = loop {
             match self.listen() {
                 Ok(listener) => break listener,
@@ -68,7 +68,7 @@ pub fn is_trusted(user: u32) -> bool {
     user == 0 || user == geteuid().as_raw()
 }
 
-async fn serve(listener: UnixListener, handler: LateHandler) -> Infallible {
+async fn serve(listener: UnixListener, handler: Handler) -> Infallible {
     let connections = Connections::within(LIMITS);
     let mut tasks = JoinSet::new();
     loop {

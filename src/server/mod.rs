@@ -30,10 +30,10 @@ pub use client::{AskError, ask, daemon_process, put};
 pub use clock::{Clock, system_clock};
 pub use health_check::{HealthCheckServers, ListenFailure};
 pub use healthz::healthz;
-pub use http::{Handler, LateHandler};
+pub use http::Handler;
 pub use inspection::{InspectionServer, NAME as INSPECTION_NAME, is_trusted};
 pub use log::{LogFilter, Told};
-pub use pages::{MetricsPages, SetVerbosity};
+pub use pages::{MetricsPages, SetVerbosity, Traffic};
 pub use questions::{Ask, LOG, Unanswered, handler as inspection};
 
 /// Between two attempts to bind.
@@ -105,11 +105,10 @@ impl Server {
 mod tests {
     use super::*;
     use std::net::TcpListener;
-    use std::sync::Arc;
     use tokio::sync::mpsc::unbounded_channel;
 
     fn nothing() -> Handler {
-        Arc::new(|_| answer::not_found())
+        http::at_once(|_| answer::not_found())
     }
 
     #[tokio::test]

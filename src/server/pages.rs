@@ -7,6 +7,7 @@ use super::zpages;
 use crate::health::{SharedHealth, Time};
 use crate::metrics::{self, Metrics};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::header::HeaderValue;
 use http::{Method, Request, StatusCode};
 use std::collections::BTreeMap;
@@ -16,11 +17,15 @@ use std::sync::Arc;
 /// Changes the verbosity of the log to a level of `-v`.
 pub type SetVerbosity = Arc<dyn Fn(i32) + Send + Sync>;
 
+/// Tells what goes through Services, in the format of metrics; none if it cannot be had now.
+pub type Traffic = Arc<dyn Fn() -> BoxFuture<'static, Option<Arc<String>>> + Send + Sync>;
+
 /// What the pages are made of.
-#[derive(Clone)]
 pub struct MetricsPages {
     /// For `/metrics`.
     pub metrics: Arc<Metrics>,
+    /// For `/metrics` too, if it is asked for.
+    pub traffic: Option<Traffic>,
     /// Knows how long changes have been waiting.
     pub health: SharedHealth,
     /// The one that `health` is told by.
@@ -40,12 +45,30 @@ pub struct MetricsPages {
 impl MetricsPages {
     /// Answers for these pages.
     pub fn handler(self) -> Handler {
-        Arc::new(move |request| self.answer(request))
+        let pages = Arc::new(self);
+        Arc::new(move |request| {
+            let pages = Arc::clone(&pages);
+            Box::pin(async move {
+                match request.uri().path() {
+                    "/metrics" => pages.metrics().await,
+                    _ => pages.answer(&request),
+                }
+            })
+        })
+    }
+
+    /// What goes through Services comes first in time, since the other metrics tell how that went.
+    async fn metrics(&self) -> Answer {
+        let traffic = match &self.traffic {
+            Some(traffic) => traffic().await,
+            None => None,
+        };
+        let text = self.metrics.render(self.health.queue_age((self.clock)()));
+        exposition(text.map(|text| text + traffic.as_deref().map_or("", String::as_str)))
     }
 
     fn answer(&self, request: &Request<Bytes>) -> Answer {
         match request.uri().path() {
-            "/metrics" => exposition(self.metrics.render(self.health.queue_age((self.clock)()))),
             "/metrics/slis" => exposition(self.metrics.render_slis()),
             "/healthz" | "/healthz/ping" => {
                 self.metrics.pinged();

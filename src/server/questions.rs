@@ -1,7 +1,7 @@
 //! The paths by which a daemon is asked, and its answers as JSON. docs/inspection.md has them for people.
 
 use super::answer::{self, Answer as Response, error};
-use super::http::LateHandler;
+use super::http::Handler;
 use super::log::LogFilter;
 use crate::inspect::{Answer, Question, form};
 use crate::model::VirtualServerKey;
@@ -28,7 +28,7 @@ pub enum Unanswered {
 }
 
 /// Answers for these paths; what is logged can be changed as well.
-pub fn handler(ask: Ask, log: LogFilter) -> LateHandler {
+pub fn handler(ask: Ask, log: LogFilter) -> Handler {
     Arc::new(move |request| {
         let (ask, log) = (Arc::clone(&ask), log.clone());
         Box::pin(

@@ -51,6 +51,7 @@ mod program;
 mod record;
 mod servers;
 mod service;
+mod service_metrics;
 mod setup;
 mod smoke;
 mod takeover;
@@ -105,6 +106,7 @@ fn trials() -> Vec<Trial> {
         record::trials(),
         servers::trials(),
         service::trials(),
+        service_metrics::trials(),
         setup::trials(),
         smoke::trials(),
         takeover::trials(),

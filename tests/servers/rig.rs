@@ -3,7 +3,7 @@
 use ipvsd::health::{Health, SharedHealth, Time};
 use ipvsd::metrics::{Feature, Metrics};
 use ipvsd::model::Family::{Ipv4, Ipv6};
-use ipvsd::server::{Binding, Clock, Handler, MetricsPages, Server, healthz};
+use ipvsd::server::{Binding, Clock, Handler, MetricsPages, Server, Traffic, healthz};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -19,6 +19,7 @@ pub struct Rig {
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub verbosity: Arc<AtomicI32>,
+    pub traffic: Option<Traffic>,
     seconds: Arc<AtomicU64>,
 }
 
@@ -31,7 +32,7 @@ impl Rig {
         let health = Health::new([Ipv4, Ipv6], Duration::from_secs(60), false, clock());
         let features = [Feature { name: "AllowServiceExternalIPs", stage: "", enabled: true }];
         let metrics = Arc::new(Metrics::new(&[Ipv4, Ipv6], &features).unwrap());
-        Self { health: SharedHealth::new(health), metrics, clock, verbosity: Arc::default(), seconds }
+        Self { health: SharedHealth::new(health), metrics, clock, verbosity: Arc::default(), traffic: None, seconds }
     }
 
     /// Sets the clock, in seconds from the beginning.
@@ -53,6 +54,7 @@ impl Rig {
         let verbosity = Arc::clone(&self.verbosity);
         let pages = MetricsPages {
             metrics: Arc::clone(&self.metrics),
+            traffic: self.traffic.clone(),
             health: self.health.clone(),
             clock: Arc::clone(&self.clock),
             started: at(0),
