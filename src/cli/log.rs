@@ -1,7 +1,7 @@
 //! The log: where its filter is said, and how it can be changed while the program runs.
 
-use crate::config::logging::{LogFormat, Logging};
-use crate::server::SetVerbosity;
+use crate::config::logging::{LogFormat, Logging, check_filter};
+use crate::server::{LogFilter, SetVerbosity};
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 use nix::sys::stat::fstat;
@@ -41,14 +41,18 @@ impl Log {
     ///
     /// # Errors
     /// If the flag is no filter, or there is no journal where one is asked for.
-    pub fn start(&self, configured: &Logging) -> anyhow::Result<SetVerbosity> {
+    pub fn start(&self, configured: &Logging) -> anyhow::Result<LogFilter> {
         let text = self.log.clone().unwrap_or_else(|| configured.filter());
-        let filter = EnvFilter::builder().parse(&text).with_context(|| format!("--log {text}"))?;
+        let filter = parsed(&text).map_err(|why| anyhow!("--log {text}: {why}"))?;
         let (filter, handle) = reload::Layer::new(filter);
         let lines = lines(self.format(configured)).context("--log-format journal")?;
         // The filter is inside, since a layer takes what is told to the registry below it.
         tracing_subscriber::registry().with(lines).with(filter).try_init().map_err(|error| anyhow!("{error}"))?;
-        Ok(setter(configured.clone(), move |filter| handle.reload(filter).is_ok()))
+        Ok(LogFilter::new(text, move |text| {
+            handle.reload(parsed(text)?).map_err(|error| error.to_string())?;
+            info!(filter = text, "the log's filter was changed");
+            Ok(())
+        }))
     }
 
     fn format(&self, configured: &Logging) -> Format {
@@ -75,7 +79,8 @@ fn lines(format: Format) -> io::Result<Box<dyn Layer<Registry> + Send + Sync>> {
     let lines = || fmt::layer().with_writer(io::stderr).with_target(false).log_internal_errors(false);
     Ok(match format {
         Format::Text => lines().with_ansi(io::stderr().is_terminal()).boxed(),
-        Format::Json => lines().json().boxed(),
+        // Who reads these can leave the module out, and cannot find it out.
+        Format::Json => lines().with_target(true).json().boxed(),
         Format::Journal => tracing_journald::layer()?
             .with_field_prefix(Some("IPVSD".into()))
             .with_syslog_identifier("ipvsd".into())
@@ -83,14 +88,18 @@ fn lines(format: Format) -> io::Result<Box<dyn Layer<Registry> + Send + Sync>> {
     })
 }
 
-/// Changes the verbosity; modules that have one of their own keep it.
-fn setter(configured: Logging, reload: impl Fn(EnvFilter) -> bool + Send + Sync + 'static) -> SetVerbosity {
+fn parsed(text: &str) -> Result<EnvFilter, String> {
+    check_filter(text)?;
+    EnvFilter::builder().parse(text).map_err(|error| error.to_string())
+}
+
+/// Changes the verbosity; modules that have one of their own in the configuration keep it.
+pub fn verbosity(filter: &LogFilter, configured: Logging) -> SetVerbosity {
+    let filter = filter.clone();
     Arc::new(move |level: i32| {
         let logging = Logging { verbosity: u32::try_from(level).unwrap_or(0), ..configured.clone() };
-        // Our own filters can be parsed, and the subscriber lives as long as the process.
-        if EnvFilter::builder().parse(logging.filter()).is_ok_and(&reload) {
-            info!(level, "the log's verbosity was changed");
-        }
+        // Our own filters are filters, and the subscriber lives as long as the process.
+        _ = filter.put(&logging.filter());
     })
 }
 

@@ -12,6 +12,7 @@ mod explain;
 mod kube_proxy;
 mod list;
 mod log;
+mod log_level;
 mod manual;
 mod names;
 mod options;
@@ -61,7 +62,7 @@ enum Command {
     /// Print what the kernel's IPVS holds, by ipvsadm's options in ipvsadm's layouts; needs no daemon
     ///
     /// Shows what others made too. With no option it is what `ipvsadm -L -n` prints; addresses and ports are always
-    /// numeric, and no name is looked up. One of --connection, --save, --timeout, --daemon or a virtual server says
+    /// numeric, and no name is looked up but with --names, of which the daemon is asked. One of --connection, --save, --timeout, --daemon or a virtual server says
     /// what is printed; --stats, --rate, --thresholds, --persistent-conn and --tun-info say which columns a table of
     /// virtual servers has. A virtual server that is not there is exit code 1, options that contradict each other are
     /// 2.
@@ -80,6 +81,11 @@ enum Command {
     /// With the flags of `run` also whether the node is as that configuration asks. It loads no module: where modprobe is
     /// run it is with -n, which only says what it would do.
     Check(check::Arguments),
+    /// Show what the daemon that runs here logs, or have it log more or less from now on
+    ///
+    /// Until its next start, also one that a changed configuration asks for. Each module has its own level, and
+    /// docs/operations.md names them. A filter that is none changes nothing.
+    LogLevel(log_level::Arguments),
     /// Remove every virtual server and route that ipvsd made, and nothing else
     Cleanup,
     /// Balance real requests between backends in private network namespaces, and show how
@@ -108,6 +114,7 @@ fn run_command(command: &Command, log: &Log) -> anyhow::Result<ExitCode> {
         Command::Diff(arguments) => diff::run(arguments, log),
         Command::Explain(arguments) => logged().and_then(|()| explain::run(arguments)),
         Command::Check(arguments) => check::run(arguments, log),
+        Command::LogLevel(arguments) => log_level::run(arguments),
         Command::Cleanup => logged().and_then(|()| cleanup::run(Takeover::Nothing)),
         Command::Demo => logged().and_then(|()| crate::demo::run()),
         Command::Man(arguments) => manual::man(arguments),

@@ -26,7 +26,8 @@ pub struct ProxyOptions {
     /// After such a start, move over to IPVS when the kernel gets it [default: false, which only says so]
     #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     move_to_ipvs: Option<bool>,
-    /// YAML file of ipvsd's own settings: drainTimeout, netfilter, ipvsFallback, moveToIpvs. Flags count more
+    /// YAML file of ipvsd's own settings, as in docs/drop-in.md: drainTimeout, netfilter, serviceMetrics and others. Flags
+    /// count more
     #[arg(long, value_name = "FILE")]
     ipvsd_config: Option<PathBuf>,
     #[command(flatten)]
@@ -73,6 +74,7 @@ impl ProxyOptions {
             shared_affinity: own.shared_affinity.unwrap_or(false),
             ipvs_fallback: self.ipvs_fallback.or(own.ipvs_fallback),
             move_to_ipvs: self.move_to_ipvs.or(own.move_to_ipvs),
+            service_metrics: own.service_metrics(),
             notices,
         };
         Ok(resolve(request).map_err(|error| if flags.config.is_some() { error } else { by_flag(error) })?)

@@ -1,7 +1,7 @@
 //! `ipvsd run`: the daemon, or one pass of its work, or one of the things that kube-proxy's flags ask for instead.
 
 use super::kube_proxy::{KubeProxyFlags, Version, in_effect};
-use super::log::Log;
+use super::log::{self, Log};
 use super::options::{Name, ProxyOptions};
 use super::{NO, cleanup};
 use crate::config::Config;
@@ -38,7 +38,7 @@ pub fn run(arguments: &Arguments, name: Name, log: &Log) -> anyhow::Result<ExitC
         return print_version(version);
     }
     let config = arguments.proxy.resolve(name)?;
-    let set_verbosity = log.start(&config.logging)?;
+    let log = log.start(&config.logging)?;
     if let Some(path) = &flags.write_config_to {
         return write_config(path, &config);
     }
@@ -54,7 +54,8 @@ pub fn run(arguments: &Arguments, name: Name, log: &Log) -> anyhow::Result<ExitC
         return Ok(if all_done { ExitCode::SUCCESS } else { ExitCode::from(NO) });
     }
     let proxy = arguments.proxy.clone();
-    let about = About { flags: in_effect(&config.effective), set_verbosity };
+    let set_verbosity = log::verbosity(&log, config.logging.clone());
+    let about = About { flags: in_effect(&config.effective), log, set_verbosity };
     match daemon::run(config, Invocation { reread: Box::new(move || proxy.resolve(name)), about })? {
         Ended::Stopped => Ok(ExitCode::SUCCESS),
         Ended::ConfigurationChanged | Ended::IpvsAppeared => {

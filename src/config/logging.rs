@@ -5,6 +5,7 @@ use super::kube_proxy::logging::{LoggingConfiguration, OutputRouting, VmoduleIte
 use super::resolve::Checks;
 use std::fmt::Write;
 use std::iter;
+use tracing::level_filters::LevelFilter;
 
 /// What klog can count to.
 const MOST: u32 = i32::MAX.unsigned_abs();
@@ -84,6 +85,27 @@ impl Logging {
             config.vmodule.iter().enumerate().flat_map(|(index, item)| modules(index, item, checks)).collect();
         Self { format, verbosity: config.verbosity, modules: first_of_each(modules) }
     }
+}
+
+/// Whether a text is a filter of the log: a level, or `module=level` pairs, with commas between them. A word that is no
+/// level would be taken for the name of a module that says everything while the rest says nothing, so it is refused, as are
+/// modules that ipvsd does not have.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn check_filter(text: &str) -> Result<(), String> {
+    let levels = "off, error, warn, info, debug and trace";
+    for word in text.split(',').map(str::trim) {
+        let (module, level) = word.split_once('=').unwrap_or(("", word));
+        if level.is_empty() || level.parse::<LevelFilter>().is_err() {
+            return Err(format!("{level:?} is no level; there are {levels}"));
+        }
+        let ours = module.strip_prefix("ipvsd::").map(|module| module.split("::").next().unwrap_or_default());
+        if let Some(name) = ours.filter(|name| !MODULES.contains(name)) {
+            return Err(format!("ipvsd has no module {name:?}; it has {}", MODULES.join(", ")));
+        }
+    }
+    Ok(())
 }
 
 fn format(text: &str, gates: &FeatureGates, checks: &mut Checks) -> LogFormat {
@@ -204,6 +226,29 @@ mod tests {
         assert!(filter.starts_with("info,ipvsd::source=debug,ipvsd::reconcile=trace,ipvsd::cli=info,"), "{filter}");
         assert_eq!(filter.matches("source").count(), 1);
         assert_eq!(checks.notices.len(), 1, "the proxier is kube-proxy's");
+    }
+
+    #[test]
+    fn what_is_no_filter_is_told_from_one() {
+        for good in ["info", "WARN", "off", "3", "info,ipvsd=debug", "warn, ipvsd::source::kube=trace,hyper=debug"] {
+            assert_eq!(check_filter(good), Ok(()), "{good}");
+        }
+        for (bad, message) in [
+            ("", "\"\" is no level"),
+            ("debgu", "\"debgu\" is no level; there are off, error, warn, info, debug and trace"),
+            ("info,", "\"\" is no level"),
+            ("ipvsd=", "\"\" is no level"),
+            ("info,ipvsd=loud", "\"loud\" is no level"),
+            ("ipvsd::watch=debug", "ipvsd has no module \"watch\"; it has cli, config, daemon"),
+            ("6", "\"6\" is no level"),
+        ] {
+            let told = check_filter(bad).unwrap_err();
+            assert!(told.starts_with(message), "{bad}: {told}");
+        }
+        for verbosity in [0, 4, 6] {
+            let (logging, _) = resolved(&vmodule(&[("source", 4), ("re*", 6)]));
+            assert_eq!(check_filter(&Logging { verbosity, ..logging }.filter()), Ok(()));
+        }
     }
 
     #[test]

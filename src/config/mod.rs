@@ -22,6 +22,7 @@ use logging::Logging;
 use network::{DetectLocal, Masquerade};
 use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -109,6 +110,15 @@ pub struct Cluster {
     pub resync: Duration,
 }
 
+/// What metrics tell of what goes through Services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceMetrics {
+    /// Whether of destinations too, and not of virtual servers alone.
+    pub destinations: bool,
+    /// In at most so many series.
+    pub limit: NonZeroUsize,
+}
+
 /// What is served to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Servers {
@@ -120,4 +130,6 @@ pub struct Servers {
     pub hard_fail: bool,
     /// Whether the metrics socket serves profiles.
     pub profiling: bool,
+    /// What the metrics tell of Services; none is nothing.
+    pub service_metrics: Option<ServiceMetrics>,
 }

@@ -6,18 +6,26 @@
 //! sharedAffinity: false
 //! ipvsFallback: true
 //! moveToIpvs: false
+//! serviceMetrics: none
+//! serviceMetricsLimit: 10000
 //! ```
 //!
 //! It is small and strict: an unknown key is an error, since nobody else reads it.
 
+use super::ServiceMetrics;
 use super::duration::GoDuration;
 use serde::Deserialize;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
 /// How long a departing destination may keep its connections, if nobody says.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// How many series what goes through Services may be, if nobody says: of 1,000 virtual servers, or of 277 with two
+/// destinations each.
+pub const SERVICE_METRICS_LIMIT: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
 /// ipvsd's own settings. A field that is not there has its default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -35,6 +43,23 @@ pub struct OwnSettings {
     pub ipvs_fallback: Option<bool>,
     /// Whether the program moves over to IPVS where a kernel that had none gets it, rather than to say so only. False.
     pub move_to_ipvs: Option<bool>,
+    /// Whether metrics tell what goes through Services.
+    pub service_metrics: Told,
+    /// How many series that may be. [`SERVICE_METRICS_LIMIT`].
+    pub service_metrics_limit: Option<NonZeroUsize>,
+}
+
+/// Of what metrics tell what goes through it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Told {
+    /// Of nothing.
+    #[default]
+    None,
+    /// Of each virtual server.
+    Services,
+    /// And of each destination.
+    Destinations,
 }
 
 /// Why a file has no settings.
@@ -87,6 +112,13 @@ impl OwnSettings {
     pub fn drain_timeout(&self) -> Duration {
         self.drain_timeout.and_then(GoDuration::to_std).unwrap_or(DRAIN_TIMEOUT)
     }
+
+    /// What metrics tell of what goes through Services; none is nothing.
+    pub fn service_metrics(&self) -> Option<ServiceMetrics> {
+        let limit = self.service_metrics_limit.unwrap_or(SERVICE_METRICS_LIMIT);
+        let told = ServiceMetrics { destinations: self.service_metrics == Told::Destinations, limit };
+        (self.service_metrics != Told::None).then_some(told)
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +141,20 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_through_services_is_told_where_that_is_asked_for() {
+        let told =
+            |destinations, limit| Some(ServiceMetrics { destinations, limit: NonZeroUsize::new(limit).unwrap() });
+        for (text, wanted) in [
+            ("", None),
+            ("serviceMetrics: none\nserviceMetricsLimit: 7", None),
+            ("serviceMetrics: services", told(false, 10_000)),
+            ("serviceMetrics: destinations\nserviceMetricsLimit: 7", told(true, 7)),
+        ] {
+            assert_eq!(parse(text).unwrap().service_metrics(), wanted, "{text:?}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (text, message) in [
             ("drainTimout: 1m", "drainTimout"),
@@ -116,6 +162,8 @@ mod tests {
             ("drainTimeout: -1s", "must not be less than 0"),
             ("drainTimeout: 1m\ndrainTimeout: 2m", "drainTimeout"),
             ("- 1", "line 1"),
+            ("serviceMetrics: pods", "pods"),
+            ("serviceMetricsLimit: 0", "nonzero"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(message), "{error}");

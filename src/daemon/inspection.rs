@@ -2,7 +2,7 @@
 
 use super::wheel::Message;
 use crate::inspect::{Answer, Question};
-use crate::server::{Ask, INSPECTION_NAME, InspectionServer, Unanswered, inspection};
+use crate::server::{Ask, INSPECTION_NAME, InspectionServer, LogFilter, Unanswered, inspection};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -27,15 +27,15 @@ pub struct Asked {
 }
 
 /// Serves the inspection socket on a task of its own, as long as the runtime lives.
-pub fn start(wheel: &Sender<Message>) {
+pub fn start(ask: Ask, log: LogFilter) {
     let mut trouble = None;
     let told = move |binding: io::Result<()>| note(binding, &mut trouble);
     let server = InspectionServer { name: INSPECTION_NAME.to_owned(), retry: RETRY };
-    let handler = inspection(ask(wheel.clone()));
+    let handler = inspection(ask, log);
     tokio::spawn(async move { server.run(handler, told).await });
 }
 
-/// Asks the reconciler's thread.
+/// Has the reconciler's thread answer.
 pub fn ask(wheel: Sender<Message>) -> Ask {
     Arc::new(move |question| {
         let (reply, answer) = oneshot::channel();

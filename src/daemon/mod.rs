@@ -18,11 +18,12 @@ mod service_manager;
 mod short;
 mod survey;
 mod telemetry;
+mod traffic;
 mod trouble;
 mod watch;
 mod wheel;
 
-use crate::config::{Config, Input, Mode};
+use crate::config::{Config, Input, Mode, ServiceMetrics};
 use crate::health::{Health, SharedHealth};
 use crate::kernel::linux::Linux;
 use crate::metrics::{Feature, Metrics};
@@ -40,7 +41,7 @@ use telemetry::{HealthChecks, Shared, Telemetry};
 use tokio::runtime::{Builder, Runtime};
 use tokio::select;
 use tokio::sync::oneshot;
-use tracing::info;
+use tracing::{info, warn};
 use watch::{Listener, Sources};
 use wheel::{Message, Wheel};
 
@@ -109,9 +110,11 @@ async fn live(config: Config, invocation: Invocation, node: Node<'_>) -> anyhow:
         }
         wheel_sender.send(message)?;
     }
-    inspection::start(&wheel_sender);
-    let page = Page::new(node.to_owned(), choice.reason(), inspection::ask(wheel_sender.clone()));
-    let pages = servers::Pages { about: invocation.about, mode: choice.mode(), page };
+    let ask = inspection::ask(wheel_sender.clone());
+    inspection::start(Arc::clone(&ask), invocation.about.log.clone());
+    let traffic = traffic_of(&config, &kernel).map(|what| traffic::teller(what, Arc::clone(&ask), &shared.metrics));
+    let page = Page::new(node.to_owned(), choice.reason(), ask);
+    let pages = servers::Pages { about: invocation.about, mode: choice.mode(), page, traffic };
     let mut fatal = servers::start(&config, pages, &shared, events.as_ref());
     let (health_checks, wanted) = tokio::sync::watch::channel(HealthChecks::default());
     tokio::spawn(servers::serve_health_checks(wanted, shared.clone(), events.clone()));
@@ -140,6 +143,16 @@ async fn live(config: Config, invocation: Invocation, node: Node<'_>) -> anyhow:
 /// Where IPVS balances there are none: what it has is compared with what is wanted like all else.
 fn leftovers_of_ipvs(config: &Config, kernel: &Linux) -> Option<Leftovers> {
     if kernel.has_ipvs() { None } else { leftovers::find(config) }
+}
+
+/// What metrics tell of what goes through Services: rules count nothing that could be told.
+fn traffic_of(config: &Config, kernel: &Linux) -> Option<ServiceMetrics> {
+    let wanted = config.servers.service_metrics?;
+    if !kernel.has_ipvs() {
+        warn!("serviceMetrics has no effect: only IPVS counts what goes through Services");
+        return None;
+    }
+    Some(wanted)
 }
 
 fn tell_start(events: Option<&Events>, choice: &Choice) {

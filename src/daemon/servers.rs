@@ -5,7 +5,8 @@ use super::telemetry::{HealthChecks, OfFamily, Shared};
 use crate::config::{Config, Servers as Addresses};
 use crate::model::Family;
 use crate::server::{
-    self, BindError, Binding, HealthCheckServers, ListenFailure, MetricsPages, Page, Server, SetVerbosity,
+    self, BindError, Binding, HealthCheckServers, ListenFailure, LogFilter, MetricsPages, Page, Server, SetVerbosity,
+    Traffic,
 };
 use crate::source::kube::{Events, Occurrence};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,11 +19,13 @@ use tracing::{info, warn};
 /// How often a health check's port is tried again that could not be had.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// What the pages at the metrics port say of this process.
+/// What this process says of itself, and lets be changed.
 pub struct About {
     /// Flags with their values.
     pub flags: BTreeMap<String, String>,
-    /// Changes what is logged.
+    /// What is logged.
+    pub log: LogFilter,
+    /// Changes that by a level of `-v`.
     pub set_verbosity: SetVerbosity,
 }
 
@@ -34,6 +37,8 @@ pub struct Pages {
     pub mode: &'static str,
     /// For people.
     pub page: Page,
+    /// What goes through Services, if the metrics tell that.
+    pub traffic: Option<Traffic>,
 }
 
 /// Starts the servers that the configuration asks for. Receives why the process must end, if one of them may end it.
@@ -65,10 +70,11 @@ pub fn start(config: &Config, said: Pages, shared: &Shared, events: Option<&Even
     ended
 }
 
-fn pages(config: &Config, Pages { about, mode, page }: Pages, shared: &Shared) -> MetricsPages {
+fn pages(config: &Config, Pages { about, mode, page, traffic }: Pages, shared: &Shared) -> MetricsPages {
     let configz = config.effective.configz();
     MetricsPages {
         metrics: Arc::clone(&shared.metrics),
+        traffic,
         health: shared.health.clone(),
         clock: Arc::clone(&shared.clock),
         started: (shared.clock)(),

@@ -9,11 +9,12 @@ use super::frontends::Frontend;
 use super::local::{LocalPart, Locals};
 use super::netfilter::NetfilterPlan;
 use super::part::{Part, problem};
-use crate::model::{VirtualServer, VirtualServerKey};
+use crate::model::{Protocol, VirtualServer, VirtualServerKey};
 use crate::state::{ObjectName, Problem, Service, State, TrafficPolicy};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// For the 4,096th port in a cluster with an external policy of `Local`.
@@ -46,6 +47,8 @@ pub struct Plan {
 #[derive(Debug)]
 struct Held {
     owner: ObjectName,
+    /// The name and protocol of the Service's port.
+    port: (Arc<str>, Protocol),
     server: VirtualServer,
 }
 
@@ -58,6 +61,11 @@ impl Plan {
     /// The Service that a virtual server belongs to.
     pub fn owner(&self, key: &VirtualServerKey) -> Option<&ObjectName> {
         self.held.get(key).map(|held| &held.owner)
+    }
+
+    /// The name and protocol of the Service's port that a virtual server is for.
+    pub fn port(&self, key: &VirtualServerKey) -> Option<(&str, Protocol)> {
+        self.held.get(key).map(|held| (&*held.port.0, held.port.1))
     }
 
     /// How long departing destinations of a virtual server may take, if the Service said so that has it, or had it last.
@@ -158,6 +166,8 @@ impl Plan {
         problems.extend(without.iter().map(|frontend| without_mark(service, frontend)));
         let mut keys = Vec::with_capacity(part.virtual_servers.len());
         for (key, (frontend, server)) in part.virtual_servers {
+            let port = service.ports.get(frontend.port);
+            let port = port.map_or(("".into(), Protocol::Tcp), |port| (Arc::clone(&port.name), port.protocol));
             match self.held.get_mut(&key) {
                 Some(held) if held.owner != *name => {
                     let message = format!("{key} belongs to Service {}, which had it first", held.owner);
@@ -165,9 +175,9 @@ impl Plan {
                     self.waiting.entry(key).or_default().insert(name.clone());
                     continue;
                 }
-                Some(held) if held.server == server => {}
+                Some(held) if held.server == server => held.port = port,
                 _ => {
-                    self.held.insert(key, Held { owner: name.clone(), server });
+                    self.held.insert(key, Held { owner: name.clone(), port, server });
                     changed.push(key);
                 }
             }

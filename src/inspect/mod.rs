@@ -58,6 +58,10 @@ pub struct Owner {
     pub server: form::Server,
     /// `NAMESPACE/NAME`.
     pub service: String,
+    /// The name of the Service's port; empty for the only one.
+    pub port_name: String,
+    /// The port's protocol, which a mark does not tell.
+    pub port_protocol: form::Protocol,
     /// Whether something is wrong with the Service, or could not be done of the virtual server.
     #[serde(default)]
     pub in_trouble: bool,
@@ -124,10 +128,11 @@ pub fn answer(question: &Question, subject: &Subject<'_>) -> Option<Answer> {
 fn owners<'a>(subject: &Subject<'a>) -> impl Iterator<Item = Owner> + use<'a> {
     let (View { plan, state, .. }, troubles) = (subject.view, Troubles::of(subject));
     plan.keys().filter_map(move |key| {
-        let owner = plan.owner(&key)?;
+        let (owner, (name, protocol)) = (plan.owner(&key)?, plan.port(&key)?);
         let is_wrong = state.service(owner).is_some_and(|service| troubles.has(service, state));
         let in_trouble = is_wrong || troubles.is_failing(&key);
-        Some(Owner { server: key.into(), service: owner.to_string(), in_trouble })
+        let (service, port_name) = (owner.to_string(), name.to_owned());
+        Some(Owner { server: key.into(), service, port_name, port_protocol: protocol.into(), in_trouble })
     })
 }
 

@@ -1,7 +1,8 @@
 //! What can be counted and measured, in Prometheus' text format: [`Metrics`] has a method for each thing that happens.
 //!
 //! kube-proxy's own metrics, with its names, types, labels and buckets, are in `proxy`; what every Kubernetes
-//! component has is in `generic` and `process`; what only ipvsd has is in `own`. docs/metrics.md lists them all, and
+//! component has is in `generic` and `process`; what only ipvsd has is in `own`, and
+//! what goes through Services, if that is asked for, in [`traffic`]. docs/metrics.md lists them all, and
 //! `tests/servers.rs` holds it to what is really given. Nothing is global.
 
 mod generic;
@@ -10,6 +11,7 @@ mod process;
 mod proxy;
 mod quantiles;
 mod register;
+pub mod traffic;
 
 use crate::kernel::Cause;
 use crate::model::{Family, Op};
@@ -159,6 +161,16 @@ impl Metrics {
     /// What balances on this node, kube-proxy's word, and why.
     pub fn mode(&self, mode: &str, reason: &str) {
         self.own.mode(mode, reason);
+    }
+
+    /// So many series of what goes through Services were left out, as there would have been too many.
+    pub fn traffic_left_out(&self, series: usize) {
+        self.own.traffic_left_out.set(register::real(series));
+    }
+
+    /// What goes through Services could not be told when it was asked for.
+    pub fn traffic_failed(&self) {
+        self.own.traffic_failures.inc();
     }
 
     /// The configuration changed and is not good: what was read at the start stays in force.

@@ -12,6 +12,8 @@ use std::sync::{Mutex, PoisonError};
 pub struct Own {
     pub config_rejected: IntCounter,
     pub queue_age: Gauge,
+    pub traffic_failures: IntCounter,
+    pub traffic_left_out: Gauge,
     mode: GaugeVec,
     passes: IntCounterVec,
     kernel_reads: IntCounterVec,
@@ -39,6 +41,8 @@ impl Own {
         Ok(Self {
             config_rejected: counter(registry, CONFIG_REJECTED)?,
             queue_age: gauge(registry, QUEUE_AGE)?,
+            traffic_failures: counter(registry, TRAFFIC_FAILURES)?,
+            traffic_left_out: gauge(registry, TRAFFIC_LEFT_OUT)?,
             mode: gauges(registry, MODE, &["mode", "reason"])?,
             passes: counters(registry, PASSES, &["result"])?,
             kernel_reads: counters(registry, KERNEL_READS, &["result"])?,
@@ -152,5 +156,13 @@ const PROGRAMMING: Named =
     ("ipvsd_programming_duration_seconds", "From the arrival of news to its effect in the kernel, in seconds");
 const MODE: Named =
     ("ipvsd_proxy_mode", "1 for what balances: ipvs or iptables; because it was asked for, or as a fallback");
+const TRAFFIC_FAILURES: Named = (
+    "ipvsd_service_metrics_failures_total",
+    "Times that what goes through Services was asked for and could not be told",
+);
+const TRAFFIC_LEFT_OUT: Named = (
+    "ipvsd_service_metrics_left_out_series",
+    "Series of Services and destinations that are beyond serviceMetricsLimit",
+);
 const QUEUE_AGE: Named =
     ("ipvsd_queue_age_seconds", "How long the oldest change has been waiting to be programmed, in seconds");

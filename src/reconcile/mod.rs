@@ -271,7 +271,7 @@ impl<K: Kernel> Reconciler<K> {
                 report.failed.push((*op, failure.cause));
                 continue;
             }
-            *report.done.entry(op.kind()).or_default() += 1;
+            report.note_done(op);
             self.clearing.note_done(op);
             self.suspects.note(op, &self.found.model);
             // The kernel did what the picture has no place for: somebody else changed something too.

@@ -5,6 +5,7 @@ use crate::kernel::{Cause, FlowsError, Forgotten, ObserveError};
 use crate::model::{Family, Op};
 use std::collections::BTreeMap;
 use std::fmt;
+use tracing::debug;
 
 /// What a pass did.
 #[derive(Debug, Default)]
@@ -52,6 +53,12 @@ impl Report {
             None => Success::Partial,
         };
         Outcome { success, read_all: self.read_all, draining: self.draining + self.lingering > 0 }
+    }
+
+    /// Counts an operation that succeeded.
+    pub(super) fn note_done(&mut self, op: &Op) {
+        debug!(kind = op.kind(), "done: {op}");
+        *self.done.entry(op.kind()).or_default() += 1;
     }
 
     /// Takes in what came of looking for flows; counts what was forgotten as operations.

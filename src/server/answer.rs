@@ -22,6 +22,11 @@ pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     with_header(answer(status, JSON, body), X_CONTENT_TYPE_OPTIONS, NOSNIFF)
 }
 
+/// Why there is no answer, as an object with `error`.
+pub fn error(status: StatusCode, message: &str) -> Answer {
+    json(status, serde_json::json!({ "error": message }).to_string())
+}
+
 /// There is no such page.
 pub fn not_found() -> Answer {
     text(StatusCode::NOT_FOUND, "404 page not found\n")

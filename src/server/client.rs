@@ -2,8 +2,8 @@
 
 use super::inspection::is_trusted;
 use bytes::Bytes;
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use nix::sys::socket::getsockopt;
@@ -39,6 +39,9 @@ pub enum AskError {
     /// The daemon knows no such thing.
     #[error("{0}")]
     Unknown(String),
+    /// The daemon does not take what it is given.
+    #[error("{0}")]
+    NotTaken(String),
     /// The daemon has no answer.
     #[error("ipvsd answers with {0}: {1}")]
     Refused(StatusCode, String),
@@ -61,7 +64,19 @@ pub enum AskError {
 /// # Errors
 /// There is no daemon, or no answer.
 pub async fn ask<T: DeserializeOwned>(name: &str, path: &str) -> Result<T, AskError> {
-    let body = timeout(PATIENCE, exchange(name, path)).await.map_err(|_| AskError::Late)??;
+    exchange(name, (Method::GET, path, "")).await
+}
+
+/// Gives the daemon at an abstract name a text for what is at a path. Returns what is there then.
+///
+/// # Errors
+/// There is no daemon, or it does not take the text.
+pub async fn put<T: DeserializeOwned>(name: &str, path: &str, text: &str) -> Result<T, AskError> {
+    exchange(name, (Method::PUT, path, text)).await
+}
+
+async fn exchange<T: DeserializeOwned>(name: &str, asked: (Method, &str, &str)) -> Result<T, AskError> {
+    let body = timeout(PATIENCE, answer(name, asked)).await.map_err(|_| AskError::Late)??;
     serde_json::from_slice(&body).map_err(AskError::NotUnderstood)
 }
 
@@ -73,7 +88,7 @@ pub fn daemon_process(name: &str) -> Option<u32> {
     u32::try_from(peer.pid()).ok().filter(|process| *process > 0)
 }
 
-async fn exchange(name: &str, path: &str) -> Result<Bytes, AskError> {
+async fn answer(name: &str, (method, path, text): (Method, &str, &str)) -> Result<Bytes, AskError> {
     let stream = connected(name).map_err(|error| match error.kind() {
         io::ErrorKind::ConnectionRefused => AskError::NoDaemon,
         _ => AskError::Io(error),
@@ -83,8 +98,8 @@ async fn exchange(name: &str, path: &str) -> Result<Bytes, AskError> {
         return Err(AskError::Stranger(peer));
     }
     let (mut requests, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    let request = Request::get(path).header("Host", "ipvsd").header("Connection", "close").body(Empty::<Bytes>::new());
-    let request = request.map_err(failed)?;
+    let request = Request::builder().method(method).uri(path).header("Host", "ipvsd").header("Connection", "close");
+    let request = request.body(Full::new(Bytes::copy_from_slice(text.as_bytes()))).map_err(failed)?;
     let answered = async {
         let answer = requests.send_request(request).await.map_err(failed)?;
         let status = answer.status();
@@ -97,6 +112,7 @@ async fn exchange(name: &str, path: &str) -> Result<Bytes, AskError> {
     match status {
         StatusCode::OK => Ok(body),
         StatusCode::NOT_FOUND => Err(AskError::Unknown(reason(&body))),
+        StatusCode::BAD_REQUEST => Err(AskError::NotTaken(reason(&body))),
         status => Err(AskError::Refused(status, reason(&body))),
     }
 }

@@ -15,6 +15,7 @@ mod healthz;
 mod http;
 mod inspection;
 mod listener;
+mod log;
 mod page;
 mod pages;
 mod questions;
@@ -26,15 +27,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::sleep;
 
-pub use client::{AskError, ask, daemon_process};
+pub use client::{AskError, ask, daemon_process, put};
 pub use clock::{Clock, system_clock};
 pub use health_check::{HealthCheckServers, ListenFailure};
 pub use healthz::healthz;
 pub use http::Handler;
 pub use inspection::{InspectionServer, NAME as INSPECTION_NAME, is_trusted};
+pub use log::{LogFilter, Told};
 pub use page::Page;
-pub use pages::{MetricsPages, SetVerbosity};
-pub use questions::{Ask, Unanswered, handler as inspection};
+pub use pages::{MetricsPages, SetVerbosity, Traffic};
+pub use questions::{Ask, LOG, Unanswered, handler as inspection};
 
 /// Between two attempts to bind.
 const RETRY: Duration = Duration::from_secs(5);

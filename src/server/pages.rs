@@ -8,6 +8,7 @@ use super::zpages;
 use crate::health::{SharedHealth, Time};
 use crate::metrics::{self, Metrics};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::header::HeaderValue;
 use http::{Method, Request, StatusCode};
 use std::collections::BTreeMap;
@@ -17,10 +18,15 @@ use std::sync::Arc;
 /// Changes the verbosity of the log to a level of `-v`.
 pub type SetVerbosity = Arc<dyn Fn(i32) + Send + Sync>;
 
+/// Tells what goes through Services, in the format of metrics; none if it cannot be had now.
+pub type Traffic = Arc<dyn Fn() -> BoxFuture<'static, Option<Arc<String>>> + Send + Sync>;
+
 /// What the pages are made of.
 pub struct MetricsPages {
     /// For `/metrics`.
     pub metrics: Arc<Metrics>,
+    /// For `/metrics` too, if it is asked for.
+    pub traffic: Option<Traffic>,
     /// Knows how long changes have been waiting.
     pub health: SharedHealth,
     /// The one that `health` is told by.
@@ -48,15 +54,25 @@ impl MetricsPages {
             Box::pin(async move {
                 match request.uri().path() {
                     "/" => pages.page.answer(&request, &pages).await,
+                    "/metrics" => pages.metrics().await,
                     _ => pages.answer(&request),
                 }
             })
         })
     }
 
+    /// What goes through Services comes first in time, since the other metrics tell how that went.
+    async fn metrics(&self) -> Answer {
+        let traffic = match &self.traffic {
+            Some(traffic) => traffic().await,
+            None => None,
+        };
+        let text = self.metrics.render(self.health.queue_age((self.clock)()));
+        exposition(text.map(|text| text + traffic.as_deref().map_or("", String::as_str)))
+    }
+
     fn answer(&self, request: &Request<Bytes>) -> Answer {
         match request.uri().path() {
-            "/metrics" => exposition(self.metrics.render(self.health.queue_age((self.clock)()))),
             "/metrics/slis" => exposition(self.metrics.render_slis()),
             "/healthz" | "/healthz/ping" => {
                 self.metrics.pinged();

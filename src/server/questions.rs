@@ -1,16 +1,19 @@
 //! The paths by which a daemon is asked, and its answers as JSON. docs/inspection.md has them for people.
 
-use super::answer::{self, Answer as Response};
+use super::answer::{self, Answer as Response, error};
 use super::http::Handler;
+use super::log::LogFilter;
 use crate::inspect::{Answer, Question, form};
 use crate::model::VirtualServerKey;
 use crate::state::ObjectName;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Method, Request, StatusCode};
-use serde_json::json;
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
+
+/// Where the log is asked for its filter, and given another one.
+pub const LOG: &str = "/v1/log";
 
 /// Answers a question, or says why there is no answer.
 pub type Ask = Arc<dyn Fn(Question) -> BoxFuture<'static, Result<Answer, Unanswered>> + Send + Sync>;
@@ -24,9 +27,14 @@ pub enum Unanswered {
     Busy,
 }
 
-/// Answers for these paths.
-pub fn handler(ask: Ask) -> Handler {
-    Arc::new(move |request| Box::pin(respond(request, Arc::clone(&ask))))
+/// Answers for these paths; what is logged can be changed as well.
+pub fn handler(ask: Ask, log: LogFilter) -> Handler {
+    Arc::new(move |request| {
+        let (ask, log) = (Arc::clone(&ask), log.clone());
+        Box::pin(
+            async move { if request.uri().path() == LOG { log.answer(&request) } else { respond(request, ask).await } },
+        )
+    })
 }
 
 async fn respond(request: Request<Bytes>, ask: Ask) -> Response {
@@ -69,10 +77,6 @@ async fn in_json(answer: Answer) -> Response {
         Ok(Ok(text)) => answer::json(StatusCode::OK, text),
         Ok(Err(_)) | Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "the answer cannot be written as JSON"),
     }
-}
-
-fn error(status: StatusCode, message: &str) -> Response {
-    answer::json(status, json!({ "error": message }).to_string())
 }
 
 #[cfg(test)]

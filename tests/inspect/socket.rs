@@ -1,7 +1,7 @@
 //! The socket: who may ask, who is believed, and what slow or hostile clients cost.
 
 use ipvsd::inspect::{Answer, Question, Status, Wanted};
-use ipvsd::server::{Ask, AskError, InspectionServer, Unanswered, ask, inspection};
+use ipvsd::server::{Ask, AskError, InspectionServer, LOG, LogFilter, Told, Unanswered, ask, inspection, put};
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::SocketAddr;
@@ -33,12 +33,17 @@ fn answers() -> Ask {
     })
 }
 
+/// Takes any filter but an empty one.
+fn log() -> LogFilter {
+    LogFilter::new("info".into(), |text| if text.is_empty() { Err("nothing is no filter".into()) } else { Ok(()) })
+}
+
 /// A server, and what it tells of its binding.
 fn serve(name: &str, ask: Ask) -> (AbortHandle, UnboundedReceiver<io::Result<()>>) {
     let (tell, told) = unbounded_channel();
     let server = InspectionServer { name: name.to_owned(), retry: Duration::from_millis(1) };
     let told_to = move |binding| _ = tell.send(binding);
-    let task = tokio::spawn(async move { server.run(inspection(ask), told_to).await });
+    let task = tokio::spawn(async move { server.run(inspection(ask, log()), told_to).await });
     (task.abort_handle(), told)
 }
 
@@ -65,6 +70,24 @@ async fn a_question_is_answered_or_refused_with_the_reason() {
     }
     let error = ask::<Status>(&name, "/v1/wanted").await.unwrap_err();
     assert!(matches!(error, AskError::NotUnderstood(_)), "{error}");
+}
+
+#[tokio::test]
+async fn the_logs_filter_is_told_and_changed_unless_it_is_none() {
+    let name = fresh_name();
+    let (_server, mut told) = serve(&name, answers());
+    told.recv().await.unwrap().unwrap();
+    let filter = async || ask::<Told>(&name, LOG).await.unwrap().filter;
+    assert_eq!(filter().await, "info");
+    let wanted = "info,ipvsd::source=debug";
+    assert_eq!(put::<Told>(&name, LOG, &format!(" {wanted}\n")).await.unwrap().filter, wanted);
+    let error = put::<Told>(&name, LOG, " ").await.unwrap_err();
+    assert!(matches!(&error, AskError::NotTaken(why) if why == "nothing is no filter"), "{error}");
+    assert_eq!(filter().await, wanted);
+    for path in ["/v1/status", "/v1/wanted"] {
+        let error = put::<Told>(&name, path, "debug").await.unwrap_err();
+        assert!(error.to_string().ends_with("405 Method Not Allowed: only GET is answered"), "{path}: {error}");
+    }
 }
 
 #[tokio::test]

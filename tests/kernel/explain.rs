@@ -17,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
         trial("explain::a_packet_is_told_with_and_without_a_daemon", a_packet_is_told),
         trial("explain::top_shows_the_names_that_the_daemon_knows", top_shows_names),
         trial("explain::a_list_has_the_names_that_the_daemon_knows", list_has_names),
+        trial("explain::a_list_shows_names_behind_the_bytes_of_ipvsadm", list_shows_names),
         trial("explain::without_a_daemon_it_says_so", without_a_daemon),
         trial("explain::a_daemon_that_was_killed_leaves_the_socket_to_the_next", after_a_crash),
     ]
@@ -81,6 +82,29 @@ fn list_has_names() {
     assert_eq!(names(&listed()), (json!("default/web"), vec![json!("default/web-a"), json!("default/web-b")]));
     drop(stage);
     assert_eq!(names(&listed()), (Value::Null, vec![Value::Null, Value::Null]));
+}
+
+/// The text is ipvsadm's to the byte, and behind it are names.
+fn list_shows_names() {
+    let stage = Stage::new();
+    for columns in ["-Ln", "--stats", "--thresholds"] {
+        let (plain, named) = (told(&["list", columns], 0), told(&["list", columns, "--names"], 0));
+        let remarks = |line: &str| line.split_once(" # ").map(|(_, name)| name.to_owned());
+        let without: Vec<_> = named.lines().map(|line| line.split(" # ").next().unwrap()).collect();
+        assert_eq!(without, plain.lines().collect::<Vec<_>>());
+        let names: Vec<_> = named.lines().skip(3).map(remarks).collect();
+        assert!(names.iter().all(Option::is_some), "{named}");
+        assert_eq!(names.iter().flatten().filter(|name| *name == "default/web:http").count(), 4, "{named}");
+        assert_eq!(names.iter().flatten().filter(|name| *name == "default/web-b").count(), 2, "{named}");
+    }
+    run("ipvsadm", &["-A", "-t", "9.9.9.9:99", "-s", "rr"]);
+    assert!(told(&["list", "--names"], 0).contains("TCP  9.9.9.9:99 rr\n"), "what is nobody's has no name");
+    let plain = told(&["list"], 0);
+    stage.daemon.kill();
+    let output = ipvsd(&["list", "--names"]);
+    assert_eq!(stdout(&output, 1), plain);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said, "ipvsd: names are not known: no ipvsd runs in this network namespace\n");
 }
 
 fn told(arguments: &[&str], code: i32) -> String {

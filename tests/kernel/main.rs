@@ -52,6 +52,7 @@ mod record;
 mod record_top;
 mod servers;
 mod service;
+mod service_metrics;
 mod setup;
 mod smoke;
 mod takeover;
@@ -107,6 +108,7 @@ fn trials() -> Vec<Trial> {
         record_top::trials(),
         servers::trials(),
         service::trials(),
+        service_metrics::trials(),
         setup::trials(),
         smoke::trials(),
         takeover::trials(),

@@ -11,6 +11,8 @@ use ipvsd::demo::network::Network;
 use ipvsd::demo::wait::wait_for;
 use ipvsd::kernel::modules;
 use libtest_mimic::Trial;
+use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -30,6 +32,7 @@ pub fn trials() -> Vec<Trial> {
         trial("fallback::kube_proxys_usual_mode_is_what_it_says", kube_proxys_usual_mode_is_what_it_says),
         trial("fallback::who_forbids_it_is_told_what_is_missing", who_forbids_it_is_told_what_is_missing),
         trial("fallback::a_directory_of_manifests_is_served_too", a_directory_of_manifests_is_served_too),
+        trial("fallback::what_is_logged_is_changed_while_it_runs", what_is_logged_is_changed_while_it_runs),
         trial("fallback::a_restart_with_another_file_changes_the_mode_in_place", changes_in_place),
     ]
 }
@@ -68,6 +71,7 @@ impl Rig {
         symlink(IPVSD, &program).unwrap();
         let mut command = Command::new(program);
         command.arg(format!("--config={}", config.display())).arg(format!("--hostname-override={NODE}"));
+        command.env("IPVSD_LOG_FORMAT", "json");
         let daemon = Daemon::start(&Namespace::here().unwrap(), &mut command, &directory.path().join("log")).unwrap();
         let mut rig = Self { daemon, server, directory, _network: network };
         rig.until("the Service is programmed", |_| rules().contains("--to-destination 10.1.0.2:8080"));
@@ -124,6 +128,43 @@ fn kube_proxys_usual_mode_is_what_it_says() {
         rig.server.put(service("more", 2));
         rig.server.put(slice("more", &[3]));
         rig.until("a new Service is programmed", |_| rules().contains("--to-destination 10.1.0.3:8080"));
+    });
+}
+
+/// The modules of the lines that say more than usual, which a change of the cluster leaves in the log.
+fn debugged(rig: &mut Rig, number: u8) -> BTreeSet<String> {
+    let before = rig.daemon.log().len();
+    rig.server.put(service(&format!("log-{number}"), (10 + number).into()));
+    rig.server.put(slice(&format!("log-{number}"), &[number]));
+    rig.until("it is programmed", |rig| {
+        rules().contains(&format!("--to-destination 10.1.0.{number}:8080"))
+            && rig.daemon.log()[before..].contains("programmed: ")
+    });
+    let log = rig.daemon.log();
+    let lines = log[before..].lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let debug = lines.filter(|line| line["level"] == "DEBUG");
+    debug.map(|line| line["target"].as_str().unwrap().to_owned()).collect()
+}
+
+fn what_is_logged_is_changed_while_it_runs() {
+    on_node("iptables", |rig| {
+        let level = |arguments: &[&str], code| {
+            let output = ipvsd(&[&["log-level"], arguments].concat());
+            (stdout(&output, code), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        assert_eq!(level(&[], 0).0, "info\n");
+        assert_eq!(debugged(rig, 3), BTreeSet::new());
+        let filter = "info,ipvsd::reconcile=debug";
+        assert_eq!(level(&[filter], 0).0, format!("{filter}\n"));
+        assert_eq!(debugged(rig, 4), BTreeSet::from(["ipvsd::reconcile::report".to_owned()]));
+        for (bad, why) in [("debgu", "\"debgu\" is no level"), ("ipvsd::watch=debug", "ipvsd has no module \"watch\"")]
+        {
+            let (printed, said) = level(&[bad], 2);
+            assert!(printed.is_empty() && said.starts_with(&format!("ipvsd: {why}")), "{bad}: {said}");
+            assert_eq!(level(&[], 0).0, format!("{filter}\n"), "it is as before");
+        }
+        assert_eq!(level(&["info"], 0).0, "info\n");
+        assert_eq!(debugged(rig, 5), BTreeSet::new());
     });
 }
 

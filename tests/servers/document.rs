@@ -1,9 +1,11 @@
 //! Holds docs/metrics.md to what is really given, and the other way round.
 
+use ipvsd::kernel::ipvs::{DestinationEntry, Stats, Tunnel, VirtualServerEntry};
 use ipvsd::kernel::{Cause, Errno};
+use ipvsd::metrics::traffic::{self, Names, ServicePort};
 use ipvsd::metrics::{ApiRequest, Feature, Metrics, Pass, TrafficPolicy};
 use ipvsd::model::Family::Ipv4;
-use ipvsd::model::Op;
+use ipvsd::model::{DestinationKey, Op, Protocol, VirtualServerKey};
 use ipvsd::reconcile::Report;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -94,8 +96,38 @@ fn given() -> BTreeMap<String, Known> {
     metrics.api_request(&ApiRequest { host: "api", method: "GET", status: None, took: Duration::ZERO });
     metrics.rejected(1, 1);
     let mut given = parsed(&metrics.render(Duration::ZERO).unwrap());
+    given.append(&mut parsed(&traffic()));
     given.append(&mut parsed(&metrics.render_slis().unwrap()));
     given
+}
+
+/// What goes through a virtual server by address and one by mark, with a destination each.
+fn traffic() -> String {
+    let port = ServicePort { namespace: "a".into(), service: "b".into(), name: "c".into(), protocol: "TCP" };
+    let address = VirtualServerKey::new([10, 96, 0, 1].into(), 80, Protocol::Tcp);
+    let keys = [address, VirtualServerKey::Mark { mark: 1, family: Ipv4 }];
+    let destination = DestinationEntry {
+        key: DestinationKey { address: [10, 244, 0, 1].into(), port: 8080 },
+        forwarding: None,
+        weight: 1,
+        upper_threshold: 0,
+        lower_threshold: 0,
+        active: 0,
+        inactive: 0,
+        persistent: 0,
+        stats: Stats::default(),
+        tunnel: Tunnel::default(),
+    };
+    let entry = |key: VirtualServerKey| {
+        let flags = VirtualServerEntry::flags_of_ours(false);
+        let (scheduler, persistence_engine, stats) = ("rr".into(), None, Stats::default());
+        let identity = key.into();
+        let (timeout, netmask) = (0, 0);
+        let server = VirtualServerEntry { identity, scheduler, persistence_engine, flags, timeout, netmask, stats };
+        (server, vec![destination.clone()])
+    };
+    let names = Names { ports: keys.map(|key| (key, port.clone())).into(), ..Names::default() };
+    traffic::traffic(&keys.map(entry), &names, usize::MAX).text
 }
 
 fn parsed(exposition: &str) -> BTreeMap<String, Known> {

@@ -2,7 +2,10 @@
 
 use crate::client::{Answered, ask, get};
 use crate::rig::Rig;
+use futures_util::future::BoxFuture;
 use ipvsd::model::Family::Ipv4;
+use std::future::ready;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 #[tokio::test]
@@ -56,6 +59,21 @@ async fn the_age_of_the_queue_is_measured_when_asked_for() {
     rig.health.queued(Ipv4, rig.now());
     rig.advance_to(7);
     assert!(get(address, "/metrics").await.body.contains("\nipvsd_queue_age_seconds 7\n"));
+}
+
+#[tokio::test]
+async fn what_goes_through_services_is_among_the_metrics_if_it_can_be_had() {
+    for (traffic, wanted) in [(Some("ipvsd_service_connections_total{} 7\n"), true), (None, false)] {
+        let told = Arc::new(move || {
+            Box::pin(ready(traffic.map(|text: &str| Arc::new(text.to_owned())))) as BoxFuture<'static, _>
+        });
+        let mut rig = Rig::new();
+        rig.traffic = Some(told);
+        let Answered { status, headers, body } = get(rig.metrics_server(false).await, "/metrics").await;
+        assert_eq!(headers["Content-Type"], "text/plain; version=0.0.4; charset=utf-8");
+        assert!(status == 200 && body.contains("\nipvsd_queue_age_seconds 0\n"), "the rest is there: {body}");
+        assert_eq!(body.ends_with("\nipvsd_service_connections_total{} 7\n"), wanted, "{body}");
+    }
 }
 
 #[tokio::test]

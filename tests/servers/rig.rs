@@ -6,7 +6,7 @@ use ipvsd::health::{Health, SharedHealth, Time};
 use ipvsd::kernel::fake::FakeKernel;
 use ipvsd::metrics::{Feature, Metrics};
 use ipvsd::model::Family::{Ipv4, Ipv6};
-use ipvsd::server::{Ask, Binding, Clock, Handler, MetricsPages, Page, Server, healthz};
+use ipvsd::server::{Ask, Binding, Clock, Handler, MetricsPages, Page, Server, Traffic, healthz};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -23,6 +23,7 @@ pub struct Rig {
     pub clock: Clock,
     pub verbosity: Arc<AtomicI32>,
     ask: Ask,
+    pub traffic: Option<Traffic>,
     seconds: Arc<AtomicU64>,
 }
 
@@ -40,7 +41,8 @@ impl Rig {
         let health = Health::new([Ipv4, Ipv6], Duration::from_secs(60), false, clock());
         let features = [Feature { name: "AllowServiceExternalIPs", stage: "", enabled: true }];
         let metrics = Arc::new(Metrics::new(&[Ipv4, Ipv6], &features).unwrap());
-        Self { health: SharedHealth::new(health), metrics, clock, verbosity: Arc::default(), ask, seconds }
+        let verbosity = Arc::default();
+        Self { health: SharedHealth::new(health), metrics, clock, verbosity, ask, traffic: None, seconds }
     }
 
     /// Sets the clock, in seconds from the beginning.
@@ -62,6 +64,7 @@ impl Rig {
         let verbosity = Arc::clone(&self.verbosity);
         let pages = MetricsPages {
             metrics: Arc::clone(&self.metrics),
+            traffic: self.traffic.clone(),
             health: self.health.clone(),
             clock: Arc::clone(&self.clock),
             started: at(0),

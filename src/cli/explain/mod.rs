@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use target::Target;
+use tokio::runtime::{Builder, Runtime};
 
 /// Flags of `ipvsd explain`.
 #[derive(Debug, Args)]
@@ -70,6 +71,14 @@ fn ask<T: DeserializeOwned>(path: &str) -> anyhow::Result<Option<T>> {
 
 /// Asks on a runtime that lives for that.
 pub(super) fn ask_daemon<T: DeserializeOwned>(path: &str) -> Result<T, AskError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskError::Io)?;
-    runtime.block_on(server::ask(INSPECTION_NAME, path))
+    runtime()?.block_on(server::ask(INSPECTION_NAME, path))
+}
+
+/// Gives the daemon a text for what is at a path, and returns what is there then.
+pub(super) fn give_daemon<T: DeserializeOwned>(path: &str, text: &str) -> Result<T, AskError> {
+    runtime()?.block_on(server::put(INSPECTION_NAME, path, text))
+}
+
+fn runtime() -> Result<Runtime, AskError> {
+    Builder::new_current_thread().enable_all().build().map_err(AskError::Io)
 }

@@ -27,6 +27,9 @@ pub struct Arguments {
     /// The packets of --fwmark-service are IPv6
     #[arg(short = '6', long, requires = "fwmark_service")]
     ipv6: bool,
+    /// Behind each line of the table what it is called: the Service's port, the pod; asks the daemon that runs here
+    #[arg(long, conflicts_with_all = ["connection", "save", "timeout", "daemon"])]
+    pub names: bool,
     /// Print JSON: all fields, counters and rates, and whether ipvsd made the virtual server
     #[arg(long, conflicts_with = "save")]
     pub json: bool,
@@ -216,6 +219,9 @@ mod tests {
             "-Sn --json",
             "-Sn --persistent-conn",
             "-Sn --tun-info",
+            "-Sn --names",
+            "-c --names",
+            "--timeout --names",
             "-Sn -t 10.0.0.1:80",
         ] {
             assert_eq!(parsed(flags).unwrap_err().kind(), ErrorKind::ArgumentConflict, "{flags}");

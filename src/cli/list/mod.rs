@@ -9,7 +9,7 @@
 //! | `connections` | the connection table as `ipvsadm -Lnc` does |
 //! | `words` | ipvsadm's words for flags, masks, forwarding and tunnels |
 //! | `json` | all of it as JSON, for programs |
-//! | `names` | what the kernel does not know of the table, for the JSON |
+//! | `names` | what the kernel does not know of the table |
 
 mod arguments;
 mod connections;
@@ -52,14 +52,14 @@ fn print(out: &mut impl Write, linux: &mut Linux, arguments: &Arguments) -> anyh
             if !is_json {
                 text::print_head(out, table.info)?;
             }
-            print_table(out, &table, arguments)?;
+            return Ok(print_table(out, &table, arguments)?);
         }
         Subject::VirtualServer(key) => {
             let table = in_order(linux.table_of(key)?, arguments);
             if table.virtual_servers.is_empty() {
                 return Ok(vec![format!("there is no virtual server {key}")]);
             }
-            print_table(out, &table, arguments)?;
+            return Ok(print_table(out, &table, arguments)?);
         }
         Subject::Rules => return Ok(rules::print(out, &in_order(linux.table()?, arguments))?),
         Subject::Connections if is_json => json::print_connections(out, connection_table()?)?,
@@ -72,8 +72,18 @@ fn print(out: &mut impl Write, linux: &mut Linux, arguments: &Arguments) -> anyh
     Ok(Vec::new())
 }
 
-fn print_table(out: &mut impl Write, table: &Table, arguments: &Arguments) -> io::Result<()> {
-    if arguments.json { json::print(out, table, &Names::known()) } else { text::print(out, table, arguments.style()) }
+/// Names are a part of what is asked for where they are asked for; JSON has those that can be had.
+fn print_table(out: &mut impl Write, table: &Table, arguments: &Arguments) -> io::Result<Vec<String>> {
+    if arguments.json {
+        json::print(out, table, &Names::known().unwrap_or_default())?;
+    } else if arguments.names {
+        let known = Names::known().map_err(|error| format!("names are not known: {error}"));
+        text::print(out, table, arguments.style(), known.as_ref().unwrap_or(&Names::default()))?;
+        return Ok(known.err().into_iter().collect());
+    } else {
+        text::print(out, table, arguments.style(), &Names::default())?;
+    }
+    Ok(Vec::new())
 }
 
 /// As ipvsadm documents it: by mark, family, protocol, address and port; destinations by address and port.

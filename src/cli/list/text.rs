@@ -1,10 +1,12 @@
 //! The table as `ipvsadm -L -n` prints it, to the character: scripts read it by columns. Where ipvsadm is wrong it is
 //! not followed; docs/inspection.md says where.
 
+use super::names::Names;
 use super::words::{self, Checksum};
 use crate::kernel::ipvs::{DestinationEntry, Info, Stats, VirtualServerEntry};
 use crate::kernel::linux::Table;
 use crate::model::{DestinationKey, Forwarding, Persistence, SchedulerFlags};
+use crate::state::OneLine;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
@@ -42,15 +44,25 @@ pub fn print_head(out: &mut impl Write, info: Info) -> io::Result<()> {
 }
 
 /// Prints virtual servers and destinations under the names of their columns.
-pub fn print(out: &mut impl Write, table: &Table, style: Style) -> io::Result<()> {
+///
+/// Behind a line stands the name of what it is about, after `#`, for each that `names` has.
+pub fn print(out: &mut impl Write, table: &Table, style: Style, names: &Names) -> io::Result<()> {
     writeln!(out, "{}", title(style.layout))?;
     for (server, destinations) in &table.virtual_servers {
-        writeln!(out, "{}", virtual_server_line(server, style))?;
+        let name = names.service_port(server.identity.key());
+        print_line(out, &virtual_server_line(server, style), name.as_deref())?;
         for destination in destinations {
-            writeln!(out, "{}", destination_line(destination, style))?;
+            print_line(out, &destination_line(destination, style), names.pod(destination.key))?;
         }
     }
     Ok(())
+}
+
+fn print_line(out: &mut impl Write, line: &str, name: Option<&str>) -> io::Result<()> {
+    match name {
+        None => writeln!(out, "{line}"),
+        Some(name) => writeln!(out, "{line} # {}", OneLine(name)),
+    }
 }
 
 fn title(layout: Layout) -> &'static str {

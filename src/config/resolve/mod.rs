@@ -9,7 +9,7 @@ use super::kube_proxy::gates::{FeatureGates, Objection};
 use super::kube_proxy::v1alpha1::{ConntrackConfiguration, KubeProxyConfiguration};
 use super::logging::Logging;
 use super::network::{self, DetectLocal, Masquerade};
-use super::{Cluster, Config, Input, Mode, Servers};
+use super::{Cluster, Config, Input, Mode, Servers, ServiceMetrics};
 use crate::desired::Settings;
 use crate::kernel::node_setup::{Conntrack, IpvsTimeouts, NodeSetup};
 use crate::model::SchedulerName;
@@ -50,6 +50,8 @@ pub struct Request {
     pub ipvs_fallback: Option<bool>,
     /// Whether the program moves over to IPVS that comes later; if nobody says, it does not.
     pub move_to_ipvs: Option<bool>,
+    /// What metrics tell of what goes through Services; none is nothing.
+    pub service_metrics: Option<ServiceMetrics>,
     /// What the operator should know already.
     pub notices: Vec<String>,
 }
@@ -119,7 +121,7 @@ fn check(request: Request, checks: &mut Checks) -> Config {
             takeover: takeover(&effective, checks),
         },
         node_name: node_name(&effective, checks),
-        servers: servers(&effective, checks),
+        servers: servers(&request, &effective, checks),
         detect_local: DetectLocal::of(&effective, checks),
         masquerade: Masquerade::of(&effective, checks),
         node: node(&effective, checks),
@@ -200,7 +202,7 @@ fn node_name(config: &KubeProxyConfiguration, checks: &mut Checks) -> Option<Str
     (!name.is_empty()).then(|| name.to_lowercase())
 }
 
-fn servers(config: &KubeProxyConfiguration, checks: &mut Checks) -> Servers {
+fn servers(request: &Request, config: &KubeProxyConfiguration, checks: &mut Checks) -> Servers {
     let version = &config.show_hidden_metrics_for_version;
     if !version.is_empty() && !is_version(version) {
         checks.refuse("showHiddenMetricsForVersion", version, "must be MAJOR.MINOR");
@@ -210,6 +212,7 @@ fn servers(config: &KubeProxyConfiguration, checks: &mut Checks) -> Servers {
         metrics: socket("metricsBindAddress", &config.metrics_bind_address, checks),
         hard_fail: config.bind_address_hard_fail,
         profiling: config.enable_profiling,
+        service_metrics: request.service_metrics,
     }
 }
 

@@ -40,7 +40,10 @@ fn destination(forwarding: Option<Forwarding>) -> DestinationEntry {
 fn printed(virtual_servers: Vec<(VirtualServerEntry, Vec<DestinationEntry>)>) -> String {
     let table = Table { info: Info { version: 0x01_02_01, connection_table_size: 4096 }, virtual_servers };
     let mut names = Names::default();
-    names.services.insert(VirtualServerKey::new([10, 0, 0, 9].into(), 80, Protocol::Tcp), "default/web:http".into());
+    names.services.insert(
+        VirtualServerKey::new([10, 0, 0, 9].into(), 80, Protocol::Tcp),
+        ("default/web:http".into(), String::new()),
+    );
     names.pods.insert(DestinationKey { address: [10, 1, 0, 9].into(), port: 80 }, "default/web-0".into());
     text_of(|out| print(out, &table, &names).unwrap())
 }

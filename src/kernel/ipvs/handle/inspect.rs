@@ -25,6 +25,15 @@ impl Ipvs {
         self.with_destinations(virtual_servers)
     }
 
+    /// Reads all virtual servers alone, which is one question however many there are.
+    ///
+    /// # Errors
+    /// Any failure to read all of it.
+    pub fn table_without_destinations(&mut self) -> Result<Table, ObserveError> {
+        let virtual_servers = self.virtual_servers()?.into_iter().map(|server| (server, Vec::new())).collect();
+        Ok(Table { virtual_servers, info: self.info })
+    }
+
     /// Reads one virtual server; the table is empty if there is none.
     ///
     /// # Errors

