@@ -2,6 +2,7 @@
 //!
 //! That it can is proved by making a virtual server and removing it.
 
+use super::look::{IPTABLES, IPVS};
 use super::{node, probe};
 use crate::config::{Config, Mode};
 use crate::desired::Settings;
@@ -40,8 +41,8 @@ impl Choice {
     /// kube-proxy's name of the mode.
     pub fn mode(&self) -> &'static str {
         match self.balancing {
-            Balancing::Ipvs => "ipvs",
-            Balancing::Nat { .. } => "iptables",
+            Balancing::Ipvs => IPVS,
+            Balancing::Nat { .. } => IPTABLES,
         }
     }
 

@@ -118,7 +118,8 @@ async fn live(config: Config, invocation: Invocation, node: Node<'_>) -> anyhow:
     let leftovers = leftovers_of_ipvs(&config, &kernel);
     let reconciler = Reconciler::new(kernel, choice.settings(&config), choice.options(&config));
     let (end_sender, end) = oneshot::channel();
-    let wheel = Wheel::new(reconciler, Some(telemetry)).with_leftovers(leftovers);
+    let wheel = Wheel::new(reconciler, Some(telemetry));
+    let wheel = wheel.with_leftovers(leftovers).in_place_of_ipvs(choice.fallback());
     let wheel = turn(wheel, inbox, end_sender)?;
     info!(input = %config.input, node, mode = choice.mode(), "started");
     tell_start(events.as_ref(), &choice);

@@ -20,8 +20,10 @@ const DRAINS: usize = 1000;
 pub struct Status {
     /// The program's.
     pub version: String,
-    /// `ipvs`.
+    /// What balances: `ipvs` or `iptables`.
     pub mode: String,
+    /// Why IPVS does not balance where it is asked for; null where what is asked for does.
+    pub fallback: Option<String>,
     /// Whether the input is known. Before that nothing is decided.
     pub informed: bool,
     /// How many Services are known.
@@ -112,12 +114,13 @@ impl LastPass {
 impl Status {
     /// How it is now.
     pub fn of(subject: &Subject<'_>) -> Self {
-        let Subject { view, problems, now, is_informed, last_pass } = *subject;
+        let Subject { view, problems, now, is_informed, last_pass, fallback } = *subject;
         let (services, endpoint_slices) = view.state.counts();
         let netfilter = wanted::rules_of(&view);
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mode: if view.settings.balances_by_nat() { "iptables" } else { "ipvs" }.to_owned(),
+            fallback: fallback.map(|why| OneLine(why).to_string()),
             informed: is_informed,
             services,
             endpoint_slices,

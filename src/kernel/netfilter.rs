@@ -78,8 +78,9 @@ impl Netfilter {
             look.settings = look.settings.filter(|_| is_clean);
         }
         // Rules of the other way to balance end here.
-        let first_of_ours = if self.nat.is_some() { "KUBE-SERVICES" } else { "IPVSD-DISPATCH" };
-        self.has_old_rules |= saved.as_ref().is_some_and(|saved| saved.has_chain("nat", first_of_ours));
+        let leads_on =
+            |saved: &Saved| if self.nat.is_some() { saved.has_chain("nat", "KUBE-SERVICES") } else { saved.balances() };
+        self.has_old_rules |= saved.as_ref().is_some_and(leads_on);
         into.model.rules.extend(look.settings.map(|settings| (family, settings)));
         into.model.kube_proxy_leftovers.append(&mut look.leftovers);
         into.held.append(&mut look.held);

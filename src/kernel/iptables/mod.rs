@@ -11,6 +11,7 @@ pub mod other;
 pub mod rules;
 pub mod saved;
 
+use super::modules;
 use crate::model::netfilter::RuleSettings;
 use crate::model::{Family, Leftover};
 use leftovers::{Held, Leftovers, Shared};
@@ -198,7 +199,12 @@ pub fn in_use(family: Family) -> Vec<(Backend, Option<Saved>)> {
     let has_legacy = fs::read_to_string(legacy).is_ok_and(|names| !names.is_empty());
     let has_nft = Path::new("/sys/module/nf_tables").exists();
     let there = [(Backend::Nft, has_nft), (Backend::Legacy, has_legacy)].into_iter().filter(|(_, is_there)| *is_there);
-    there.map(|(backend, _)| (backend, backend.save(family).ok())).collect()
+    let mut in_use: Vec<_> = there.map(|(backend, _)| (backend, backend.save(family).ok())).collect();
+    // What is part of the kernel is nowhere to be seen; it may be asked for where that cannot load anything.
+    if !has_nft && !modules::would_be_inserted("nf_tables") {
+        in_use.extend(Backend::Nft.save(family).ok().map(|saved| (Backend::Nft, Some(saved))));
+    }
+    in_use
 }
 
 impl Backend {

@@ -41,6 +41,11 @@ impl Saved {
         self.chains.values().map(Vec::len).sum()
     }
 
+    /// Whether ipvsd's virtual servers are looked up here.
+    pub fn balances(&self) -> bool {
+        self.has_chain("nat", "IPVSD-DISPATCH")
+    }
+
     /// Whether a chain's name in a table begins like this.
     pub fn has_chains(&self, table: &str, beginning: &str) -> bool {
         self.chains.keys().any(|(of, name)| of == table && name.starts_with(beginning))
