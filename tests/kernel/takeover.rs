@@ -2,12 +2,10 @@
 
 use crate::contract::{ip, observe};
 use crate::lab::{run, trial};
-use crate::meanwhile::repeat_while;
 use crate::program::{IPVSD, eventually, rules, stdout};
-use crate::traffic_rig::{Rig, VIPS, afresh, requests, service, slices};
+use crate::traffic_rig::{Rig, VIPS, requests, service, slices, while_answering};
 use ipvsd::daemon;
 use ipvsd::demo::client::Conversation;
-use ipvsd::demo::namespace::Namespace;
 use ipvsd::kernel::linux::Linux;
 use ipvsd::kernel::{Kernel, Scope};
 use ipvsd::model::Op;
@@ -158,23 +156,6 @@ fn leftovers() -> Vec<String> {
     ];
     rules.sort();
     rules.into()
-}
-
-/// Does `work` while conversations go on and new connections are made, none of which may fail.
-pub fn while_answering(rig: &mut Rig, conversations: &[Mutex<Conversation>], work: impl FnOnce(&mut Rig)) {
-    let client = rig.in_client(|| Namespace::here().unwrap());
-    let addresses = rig.network.client.addresses;
-    let talk = || {
-        for request in requests(&VIPS) {
-            afresh(request, addresses).send().unwrap_or_else(|error| panic!("{request:?}: {error}"));
-        }
-        for (number, conversation) in conversations.iter().enumerate() {
-            let said = conversation.lock().unwrap().say("meanwhile");
-            said.unwrap_or_else(|error| panic!("conversation {number}: {error}"));
-        }
-    };
-    let rounds = repeat_while(&client, talk, || work(rig));
-    println!("    {rounds} rounds of requests meanwhile");
 }
 
 /// Some 25 sends read what is there, and then comes one for each phase.

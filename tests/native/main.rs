@@ -25,6 +25,10 @@ mod golden_rig;
 #[allow(dead_code, reason = "here are not all who need it")]
 #[path = "../kernel/lab.rs"]
 mod lab;
+#[path = "../kernel/meanwhile.rs"]
+mod meanwhile;
+#[path = "../kernel/migration.rs"]
+mod migration;
 #[path = "../kernel/mode.rs"]
 mod mode;
 #[path = "../kernel/nat.rs"]
@@ -53,6 +57,9 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    let of_mode = |mode| golden::trials(mode).into_iter().chain(nat::trials(mode)).chain(vips::trials(mode));
+    let of_mode = |mode| {
+        let subjects = [golden::trials(mode), migration::trials(mode), nat::trials(mode), vips::trials(mode)];
+        subjects.into_iter().flatten()
+    };
     fallback::trials().into_iter().chain([Mode::Nft, Mode::Legacy].into_iter().flat_map(of_mode)).collect()
 }
