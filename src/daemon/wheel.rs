@@ -160,7 +160,7 @@ impl<K: Kernel> Wheel<K> {
     }
 
     fn note_pass(&mut self, report: &Report, took: Duration) {
-        self.last_pass = Some(LastPass::of(report, self.now(), took));
+        self.last_pass = Some(LastPass::of(report, self.now(), took, self.last_pass.take()));
         let reconciler = &self.reconciler;
         let owner =
             |op: &Op| op.virtual_server().and_then(|key| reconciler.owner(&key)).map(|owner| format!("{owner}: "));

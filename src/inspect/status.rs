@@ -56,7 +56,7 @@ pub struct PassForm {
     pub seconds_ago: u64,
     /// How long it took.
     pub milliseconds: u64,
-    /// Operations that failed, with the reason.
+    /// Operations that failed, with the reason, since everything was last read and tried.
     pub failures: Vec<String>,
     /// Why the kernel could not be read; null if it could.
     pub unread: Option<String>,
@@ -90,15 +90,14 @@ pub struct LastPass {
 }
 
 impl LastPass {
-    /// What is remembered of a pass that ended just now and took so long.
-    pub fn of(report: &Report, ended: Moment, took: Duration) -> Self {
+    /// What is remembered of a pass that ended just now and took so long. What failed `before` it stands until everything
+    /// is read and tried again.
+    pub fn of(report: &Report, ended: Moment, took: Duration, before: Option<Self>) -> Self {
         let failure = |(op, cause): &(_, _)| OneLine(format_args!("{op}: {cause}")).to_string();
-        Self {
-            ended,
-            took,
-            failures: report.failed.iter().map(failure).collect(),
-            unread: report.unread.as_ref().map(|error| OneLine(error).to_string()),
-        }
+        let standing = before.filter(|_| !report.read_all).map(|before| before.failures).unwrap_or_default();
+        let mut failures: Vec<_> = report.failures().map(failure).collect();
+        failures.extend(standing.into_iter().filter(|failure| !failures.contains(failure)).collect::<Vec<_>>());
+        Self { ended, took, failures, unread: report.unread.as_ref().map(|error| OneLine(error).to_string()) }
     }
 
     fn form(&self, now: Moment) -> PassForm {

@@ -44,6 +44,7 @@ mod migration;
 mod mode;
 mod mode_changes;
 mod nat;
+mod nat_others;
 mod netfilter;
 mod network;
 mod node;
@@ -100,6 +101,7 @@ fn trials() -> Vec<Trial> {
         migration::trials(mode::Mode::Legacy),
         mode_changes::trials(),
         nat::trials(mode::Mode::Legacy),
+        nat_others::trials(mode::Mode::Legacy),
         netfilter::trials(),
         network::trials(),
         node::trials(),

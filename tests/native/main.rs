@@ -33,6 +33,8 @@ mod migration;
 mod mode;
 #[path = "../kernel/nat.rs"]
 mod nat;
+#[path = "../kernel/nat_others.rs"]
+mod nat_others;
 #[path = "../support/objects.rs"]
 mod objects;
 #[allow(dead_code, reason = "here are not all who need it")]
@@ -58,8 +60,8 @@ fn main() -> ExitCode {
 
 fn trials() -> Vec<Trial> {
     let of_mode = |mode| {
-        let subjects = [golden::trials(mode), migration::trials(mode), nat::trials(mode), vips::trials(mode)];
-        subjects.into_iter().flatten()
+        let of_rules = [migration::trials(mode), nat::trials(mode), nat_others::trials(mode)];
+        [golden::trials(mode), vips::trials(mode)].into_iter().chain(of_rules).flatten()
     };
     fallback::trials().into_iter().chain([Mode::Nft, Mode::Legacy].into_iter().flat_map(of_mode)).collect()
 }
