@@ -188,6 +188,7 @@ impl<K: Kernel> Wheel<K> {
     fn drain_leftovers(&mut self) {
         let now = self.now();
         let Some(leftovers) = &mut self.leftovers else { return };
+        leftovers.kernel_mut().take_asked_for(self.reconciler.view().plan.keys());
         let report = leftovers.pass(now);
         if report.changes() > 0 {
             info!(draining = report.draining, "virtual servers of IPVS make way: {report}");

@@ -174,9 +174,9 @@ fn rules_from_now_on() {
     let strangers = lines(&STRANGERS.join("\n"));
 
     rig.change_mode(Mode::Legacy);
+    rig.add_flags(&["--iptables-sync-period", "1s"]);
     while_answering(&mut rig, &conversations, |rig| {
         rig.start_daemon();
-        rig.wait_until("the device is gone", |rig| rig.on_node(|| !has_device()));
         let takes = |line: &String| line.ends_with("-w 1") && !strangers.contains(line);
         rig.wait_until("IPVS takes nothing new", |rig| !in_ipvs(rig).iter().any(takes));
     });
@@ -186,6 +186,7 @@ fn rules_from_now_on() {
     }
     drop(conversations);
     rig.wait_until("nothing but strangers' is left in IPVS", |rig| in_ipvs(rig) == strangers);
+    rig.wait_until("the device is gone", |rig| rig.on_node(|| !has_device()));
     rig.wait_for(&requests(&VIPS));
 }
 

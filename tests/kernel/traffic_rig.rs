@@ -80,6 +80,11 @@ impl Rig {
         self.mode = mode;
     }
 
+    /// Gives daemons that are started from now on more flags.
+    pub fn add_flags(&mut self, flags: &[&'static str]) {
+        self.flags.extend(flags);
+    }
+
     /// What balances.
     pub fn mode(&self) -> Mode {
         self.mode
