@@ -174,7 +174,7 @@ fn rules_from_now_on() {
     let strangers = lines(&STRANGERS.join("\n"));
 
     rig.change_mode(Mode::Legacy);
-    rig.add_flags(&["--iptables-sync-period", "1s"]);
+    rig.add_flags(&["--iptables-sync-period", "1s", "--drain-timeout", "10s"]);
     while_answering(&mut rig, &conversations, |rig| {
         rig.start_daemon();
         let takes = |line: &String| line.ends_with("-w 1") && !strangers.contains(line);
