@@ -199,7 +199,8 @@ mod tests {
             kernel.model.kube_proxy_device = device.clone();
             let mut remains = Remains { kernel, device, asked_for: BTreeSet::new(), loan: None };
             remains.take_asked_for([key()].into_iter());
-            let mut leftovers = Reconciler::new(remains, Settings::default(), Options::default());
+            let options = Options { drain_timeout: Duration::from_secs(60), ..Options::default() };
+            let mut leftovers = Reconciler::new(remains, Settings::default(), options);
             assert_eq!(leftovers.pass(Duration::ZERO).draining, drains);
             assert_eq!(leftovers.kernel().kernel.model.virtual_servers[&others].destinations[&DESTINATION].weight, 1);
         }

@@ -179,7 +179,7 @@ fn a_status_counts_and_lists_what_is_wrong() {
     };
     let status = Status::of(&subject);
     assert_eq!((status.services, status.endpoint_slices, status.virtual_servers), (2, 1, 5));
-    assert_eq!(status.fallback.as_deref(), Some("there is no IPVS"));
+    assert_eq!(status.fallback.as_deref(), Some("there is\\nno IPVS"));
     assert_eq!(status.problems, ["the API: Service shop/web: is strange"]);
     assert_eq!(status.netfilter.values().collect::<Vec<_>>(), ["masquerade 0x4000, localhost", "masquerade 0x4000"]);
     assert_eq!(serde_json::from_str::<Status>(&serde_json::to_string(&status).unwrap()).unwrap(), status);

@@ -408,7 +408,7 @@ mod tests {
 
     #[test]
     fn a_chain_that_somebody_leads_into_is_emptied_and_stays() {
-        let (mut kernel, _) = with([3, 4]);
+        let (mut kernel, _) = with([3, 6]);
         for (name, rule) in [("KUBE-OTHER", "-d 203.0.113.9 -j IPVSD-ADDRESS-03"), ("CNI", "-g IPVSD-ADDRESS-9A")] {
             kernel.0.insert(name.into(), vec![rule.into()]);
         }
@@ -428,7 +428,7 @@ mod tests {
         kernel.0.remove("CNI");
         assert!(!kernel.read().is_clean());
         kernel.restore(&kernel.read().input(&Changes::new()));
-        assert_eq!(kernel, with([4]).0);
+        assert_eq!(kernel, with([6]).0);
     }
 
     proptest! {
