@@ -59,7 +59,7 @@ proptest! {
         let before = reconciler.kernel().clone();
         for question in questions(&reconciler) {
             let subject =
-                Subject { view: reconciler.view(), problems: &[], now, is_informed: true, last_pass: None };
+                Subject { view: reconciler.view(), problems: &[], now, is_informed: true, last_pass: None, fallback: None };
             if let Some(Answer::Service(service)) = answer(&question, &subject) {
                 let text = serde_json::to_vec(&service).unwrap();
                 prop_assert_eq!(&serde_json::from_slice::<ipvsd::inspect::ServiceAnswer>(&text).unwrap(), &*service);

@@ -3,7 +3,6 @@
 use super::NO;
 use super::log::Log;
 use super::options::{Name, ProxyOptions};
-use crate::config::logging::Logging;
 use crate::daemon;
 use crate::inspect::check::{Finding, Level, findings};
 use crate::state::OneLine;
@@ -23,9 +22,9 @@ pub struct Arguments {
 
 /// Prints the findings; exits with 1 if one is bad.
 pub fn run(arguments: &Arguments, log: &Log) -> anyhow::Result<ExitCode> {
-    let config = arguments.proxy.name_source().then(|| arguments.proxy.resolve(Name::Ipvsd)).transpose()?;
-    log.start(config.as_ref().map_or(&Logging::default(), |config| &config.logging))?;
-    let found = findings(&daemon::survey(config.as_ref())?);
+    let config = arguments.proxy.resolve(Name::Ipvsd)?;
+    log.start(&config.logging)?;
+    let found = findings(&daemon::survey(&config, arguments.proxy.name_source())?);
     match print(arguments.json, &found) {
         // The answer stays the answer when the reader has seen enough of it.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {}

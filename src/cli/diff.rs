@@ -68,7 +68,7 @@ fn of_daemon(log: &Log) -> Result<Found, Option<anyhow::Error>> {
         log.start(&Logging::default())?;
         let status: Status = explain::ask_daemon("/v1/status")?;
         anyhow::ensure!(status.informed, "ipvsd does not know yet what it should do: its input is not read");
-        let kernel = daemon::look_for(&wanted.ours)?;
+        let kernel = daemon::look_for(&status.mode, &wanted.ours)?;
         Ok((differences(&wanted, &kernel), status.problems))
     };
     found().map_err(Some)

@@ -2,6 +2,7 @@
 //!
 //! That it can is proved by making a virtual server and removing it.
 
+use super::look::{IPTABLES, IPVS};
 use super::{node, probe};
 use crate::config::{Config, Mode};
 use crate::desired::Settings;
@@ -15,8 +16,8 @@ use std::path::Path;
 use std::time::Duration;
 use tracing::{info, warn};
 
-/// How often it is looked whether IPVS is there by now.
-const LOOK: Duration = Duration::from_secs(300);
+/// After how many sync periods it is looked again whether IPVS is there by now: every five minutes, if nothing else is said.
+const LOOK: u32 = 10;
 
 /// What balances, and why it does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,8 +41,8 @@ impl Choice {
     /// kube-proxy's name of the mode.
     pub fn mode(&self) -> &'static str {
         match self.balancing {
-            Balancing::Ipvs => "ipvs",
-            Balancing::Nat { .. } => "iptables",
+            Balancing::Ipvs => IPVS,
+            Balancing::Nat { .. } => IPTABLES,
         }
     }
 
@@ -194,7 +195,7 @@ pub async fn ipvs_appeared(config: &Config, choice: &Choice) {
     }
     let scheduler = config.settings.scheduling.scheduler;
     let is_there = || Linux::open_as_is().is_ok_and(|mut kernel| probe::ipvs(&mut kernel, scheduler).is_ok());
-    appeared(LOOK, is_there).await;
+    appeared(LOOK * config.options.intervals.resync, is_there).await;
 }
 
 async fn appeared(every: Duration, is_there: impl Fn() -> bool) {

@@ -17,7 +17,7 @@ pub struct Journal {
     problems: BTreeSet<Problem>,
     /// Problems ever logged.
     problems_ever: usize,
-    /// Failures of the last pass, each logged when it came, as text.
+    /// Failures since everything was last read and tried, each logged when it came, as text.
     failures: BTreeSet<String>,
     kernel_trouble: Trouble,
     /// Virtual servers that stand only because of doubt.
@@ -76,13 +76,17 @@ impl Journal {
             info!(changes = report.changes(), draining = report.draining, milliseconds, "programmed: {report}");
         }
         let mut failures = BTreeSet::new();
-        for (op, cause) in &report.failed {
+        for (op, cause) in report.failures() {
             // A stale picture is read anew at once; it is news only if that does not help.
             if !matches!(cause, Cause::OutOfDate(_)) {
                 failures.insert(format!("{}{op}: {cause}", owner(op)));
             }
         }
         failures.extend(self.note_flows(report));
+        if !report.read_all {
+            // They are tried again with all else, and not with whatever changes meanwhile.
+            failures.extend(self.failures.iter().cloned());
+        }
         for failure in failures.difference(&self.failures) {
             error!("failed, will be tried again: {failure}");
         }

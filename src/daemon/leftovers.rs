@@ -1,17 +1,19 @@
 //! IPVS's virtual servers of a time when it balanced, on a node where rules do now: they take nothing new, and keep the
 //! connections that they have until these end or a deadline passes.
 //!
-//! That is what a reconciler does that wants nothing, of a kernel that shows it nothing but virtual servers.
+//! That is what a reconciler does that wants nothing, of a kernel that shows it nothing but virtual servers. kube-proxy's device
+//! stays as long, as its addresses are what leads to those that no Service asks for.
 
 use crate::config::Config;
 use crate::desired::Settings;
-use crate::kernel::linux::Linux;
+use crate::kernel::linux::{DeviceLoan, Linux};
 use crate::kernel::{Failure, Forgotten, Kernel, Observation, ObserveError, Scope};
 use crate::model::netfilter::AddressPort;
 use crate::model::{Family, Kept, Model, Op, Protocol, VirtualServerKey};
 use crate::reconcile::{Options, Reconciler, Takeover};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What wants none of them.
@@ -23,12 +25,18 @@ pub struct Remains<K> {
     kernel: K,
     /// What was on kube-proxy's device in the beginning, as others remove it meanwhile.
     device: Option<BTreeSet<IpAddr>>,
+    /// Those that Services ask for, which were kube-proxy's too, as those of node ports.
+    asked_for: BTreeSet<VirtualServerKey>,
+    /// Keeps the device in the meantime.
+    loan: Option<Arc<DeviceLoan>>,
 }
 
-/// What is left of IPVS on this node, none if there is nothing. To be asked before anything else is changed.
-pub fn find(config: &Config) -> Option<Leftovers> {
+/// What is left of IPVS on this node, none if there is nothing. To be asked before anything else is changed. `balancing` is
+/// what balances in its place.
+pub fn find(config: &Config, balancing: &mut Linux) -> Option<Leftovers> {
     // What cannot be read now cannot be drained either, and does no harm: no new connection gets there.
-    let remains = Remains::of(Linux::open_as_is().ok()?, &config.options.takeover).ok()??;
+    let mut remains = Remains::of(Linux::open_as_is().ok()?, &config.options.takeover).ok()??;
+    remains.loan = remains.device.is_some().then(|| balancing.lend_device());
     // Their addresses stay the node's, which resets what is cut: no virtual server is needed for that.
     let options = Options { linger: Duration::ZERO, ..config.options.clone() };
     Some(Reconciler::new(remains, Settings::default(), options))
@@ -40,13 +48,33 @@ impl<K: Kernel> Remains<K> {
         let device = seen.model.kube_proxy_device.filter(|_| *takeover != Takeover::Nothing);
         let was_kube_proxys = device.is_some() && !seen.foreign.is_empty();
         let is_any = !seen.model.virtual_servers.is_empty() || was_kube_proxys;
-        Ok(is_any.then_some(Self { kernel, device }))
+        Ok(is_any.then_some(Self { kernel, device, asked_for: BTreeSet::new(), loan: None }))
+    }
+
+    /// Takes those that Services ask for as what kube-proxy had for them, if it was here.
+    pub fn take_asked_for(&mut self, keys: impl Iterator<Item = VirtualServerKey>) {
+        if self.device.is_some() {
+            self.asked_for = keys.collect();
+        }
+    }
+
+    /// What a reading shows, with those that only Services tell of.
+    fn with_asked_for(&mut self, mut seen: Observation) -> Result<Observation, ObserveError> {
+        let keys: Vec<_> = seen.foreign.intersection(&self.asked_for).copied().collect();
+        if !keys.is_empty() {
+            let mut more = self.kernel.observe(Scope::VirtualServers(&keys))?;
+            seen.foreign.retain(|key| !more.model.virtual_servers.contains_key(key));
+            seen.model.virtual_servers.append(&mut more.model.virtual_servers);
+            seen.connections.append(&mut more.connections);
+        }
+        Ok(seen)
     }
 }
 
 impl<K: Kernel> Kernel for Remains<K> {
     fn observe(&mut self, scope: Scope<'_>) -> Result<Observation, ObserveError> {
         let seen = self.kernel.observe(scope)?;
+        let seen = self.with_asked_for(seen)?;
         let model = Model {
             virtual_servers: seen.model.virtual_servers,
             kube_proxy_device: self.device.clone(),
@@ -159,6 +187,23 @@ mod tests {
         let report = leftovers.pass(Duration::ZERO);
         assert_eq!((report.draining, report.failed), (1, vec![]));
         assert_eq!(leftovers.kernel().device, None);
+    }
+
+    #[test]
+    fn what_services_ask_for_was_kube_proxys_where_it_has_been() {
+        for (device, drains) in [(Some(BTreeSet::new()), 1), (None, 0)] {
+            let mut kernel = kernel();
+            let others = VirtualServerKey::new("10.96.0.2".parse().unwrap(), 80, Protocol::Tcp);
+            kernel.model.virtual_servers.insert(others, kernel.model.virtual_servers[&key()].clone());
+            kernel.untagged = [key(), others].into();
+            kernel.model.kube_proxy_device = device.clone();
+            let mut remains = Remains { kernel, device, asked_for: BTreeSet::new(), loan: None };
+            remains.take_asked_for([key()].into_iter());
+            let options = Options { drain_timeout: Duration::from_secs(60), ..Options::default() };
+            let mut leftovers = Reconciler::new(remains, Settings::default(), options);
+            assert_eq!(leftovers.pass(Duration::ZERO).draining, drains);
+            assert_eq!(leftovers.kernel().kernel.model.virtual_servers[&others].destinations[&DESTINATION].weight, 1);
+        }
     }
 
     #[test]

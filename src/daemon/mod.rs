@@ -95,7 +95,7 @@ struct Node<'a> {
 }
 
 async fn live(config: Config, invocation: Invocation, node: Node<'_>) -> anyhow::Result<Ended> {
-    let Node { kernel, choice, name: node } = node;
+    let Node { mut kernel, choice, name: node } = node;
     let shared = shared(&config)?;
     shared.metrics.mode(choice.mode(), choice.why());
     if let Input::Cluster(connection) = &config.input {
@@ -119,10 +119,11 @@ async fn live(config: Config, invocation: Invocation, node: Node<'_>) -> anyhow:
     let (health_checks, wanted) = tokio::sync::watch::channel(HealthChecks::default());
     tokio::spawn(servers::serve_health_checks(wanted, shared.clone(), events.clone()));
     let telemetry = Telemetry::new(shared.clone(), health_checks);
-    let leftovers = leftovers_of_ipvs(&config, &kernel);
+    let leftovers = leftovers_of_ipvs(&config, &mut kernel);
     let reconciler = Reconciler::new(kernel, choice.settings(&config), choice.options(&config));
     let (end_sender, end) = oneshot::channel();
-    let wheel = Wheel::new(reconciler, Some(telemetry)).with_leftovers(leftovers);
+    let wheel = Wheel::new(reconciler, Some(telemetry));
+    let wheel = wheel.with_leftovers(leftovers).in_place_of_ipvs(choice.fallback());
     let wheel = turn(wheel, inbox, end_sender)?;
     info!(input = %config.input, node, mode = choice.mode(), "started");
     tell_start(events.as_ref(), &choice);
@@ -141,8 +142,8 @@ async fn live(config: Config, invocation: Invocation, node: Node<'_>) -> anyhow:
 }
 
 /// Where IPVS balances there are none: what it has is compared with what is wanted like all else.
-fn leftovers_of_ipvs(config: &Config, kernel: &Linux) -> Option<Leftovers> {
-    if kernel.has_ipvs() { None } else { leftovers::find(config) }
+fn leftovers_of_ipvs(config: &Config, kernel: &mut Linux) -> Option<Leftovers> {
+    if kernel.has_ipvs() { None } else { leftovers::find(config, kernel) }
 }
 
 /// What metrics tell of what goes through Services: rules count nothing that could be told.

@@ -1,10 +1,10 @@
 //! Gathers what there is to know of a node for `ipvsd check`. Changes nothing and loads nothing: what would make the kernel
 //! load a module is not asked.
 
-use super::look::look_for;
+use super::look::{IPTABLES, IPVS, look_for, open};
 use super::runtime;
-use crate::config::Config;
-use crate::inspect::check::{Daemon, Facts, Module};
+use crate::config::{self, Config};
+use crate::inspect::check::{Daemon, Facts, Mode, Module};
 use crate::inspect::{Status, Wanted, differences};
 use crate::kernel::iptables::{self, Backend};
 use crate::kernel::linux::Linux;
@@ -21,37 +21,76 @@ use std::path::Path;
 /// The bit of `CAP_NET_ADMIN` (linux/capability.h).
 const NET_ADMIN: u32 = 12;
 
+const NO_IPVS: &str = "the module ip_vs is not loaded";
+
 /// Chains of kube-proxy's iptables mode that no other mode makes.
 const OF_IPTABLES_MODE: [&str; 2] = ["KUBE-SVC-", "KUBE-SEP-"];
 
-/// What there is to know of this node; with a configuration also whether the node is as that asks.
+/// What there is to know of this node; also whether it is as the configuration asks, if that is one `of_a_daemon`.
 ///
 /// # Errors
 /// No runtime.
-pub fn survey(config: Option<&Config>) -> anyhow::Result<Facts> {
-    let scheduler = config.map_or(SchedulerName::RR, |config| config.settings.scheduling.scheduler);
-    let setup = config.map(|config| config.node).unwrap_or_default();
+pub fn survey(config: &Config, of_a_daemon: bool) -> anyhow::Result<Facts> {
+    let scheduler = config.settings.scheduling.scheduler;
+    let setup = if of_a_daemon { config.node } else { NodeSetup::default() };
     let may_program = may_program();
-    let has_ipvs = modules::is_there("ip_vs") || Path::new("/proc/net/ip_vs").exists();
-    let mut kernel = match (may_program, has_ipvs) {
-        (true, true) => Linux::open().map_err(|error| error.to_string()),
-        (false, _) => Err("it takes CAP_NET_ADMIN to read it".to_owned()),
-        (_, false) => Err("it has no IPVS: the module ip_vs is not loaded".to_owned()),
-    };
     let (node, daemon) = runtime()?.block_on(async { (node_facts().await, ask().await) });
+    let mode = match &daemon {
+        Ok((status, _)) => mode_of_daemon(status),
+        Err(_) => mode_to_be(config, rules_balance()),
+    };
+    let name = if matches!(mode, Mode::Iptables | Mode::Fallback(_)) { IPTABLES } else { IPVS };
+    let mut kernel = match (may_program, has_ipvs() || name == IPTABLES) {
+        (true, true) => open(name).map_err(|error| error.to_string()),
+        (false, _) => Err("it takes CAP_NET_ADMIN to read it".to_owned()),
+        (_, false) => Err(NO_IPVS.to_owned()),
+    };
     Ok(Facts {
         may_program,
-        modules: module_facts(scheduler),
+        modules: module_facts((mode != Mode::Iptables).then_some(scheduler)),
+        mode,
         settings: kernel.as_mut().map_err(|why| why.clone()).and_then(|kernel| settings(&setup, kernel)),
-        kernel: kernel.and_then(|_| observed(&BTreeSet::new())),
+        kernel: kernel.and_then(|_| observed(name, &BTreeSet::new())),
         node: node.unwrap_or_default(),
         forwards_ipv6: sysctl::forwards_ipv6(Path::new(sysctl::ROOT)),
         strict_devices: strict_devices(Path::new("/proc/sys/net/ipv4/conf")),
         iptables: iptables_facts(),
         kube_proxies: kube_proxies(),
         connections: tracked(),
-        daemon: daemon.map(|(status, wanted)| Daemon { status, differences: wanted.as_ref().and_then(count) }),
+        daemon: daemon.map(|(status, wanted)| Daemon {
+            status,
+            differences: wanted.as_ref().and_then(|wanted| count(name, wanted)),
+        }),
     })
+}
+
+fn mode_of_daemon(status: &Status) -> Mode {
+    match (status.mode.as_str(), &status.fallback) {
+        (_, Some(why)) => Mode::Fallback(why.clone()),
+        (IPTABLES, None) => Mode::Iptables,
+        _ => Mode::Ipvs,
+    }
+}
+
+/// What a daemon of this configuration would balance by. Rules that stand are what does, whatever it says.
+fn mode_to_be(config: &Config, rules_balance: bool) -> Mode {
+    let can_have_ipvs = has_ipvs() || modules::could_be_loaded("ip_vs");
+    match &config.mode {
+        config::Mode::Iptables => Mode::Iptables,
+        config::Mode::Ipvs { .. } if can_have_ipvs && rules_balance => Mode::Iptables,
+        config::Mode::Ipvs { .. } if can_have_ipvs => Mode::Ipvs,
+        config::Mode::Ipvs { fallback: Some(_), .. } => Mode::Fallback(NO_IPVS.into()),
+        config::Mode::Ipvs { fallback: None, .. } => Mode::Nothing(NO_IPVS.into()),
+    }
+}
+
+fn rules_balance() -> bool {
+    let mut in_use = iptables::in_use(Family::Ipv4).into_iter().filter_map(|(_, saved)| saved);
+    in_use.any(|saved| saved.balances())
+}
+
+fn has_ipvs() -> bool {
+    modules::is_there("ip_vs") || Path::new("/proc/net/ip_vs").exists()
 }
 
 fn may_program() -> bool {
@@ -60,8 +99,10 @@ fn may_program() -> bool {
     effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).is_some_and(|bits| bits >> NET_ADMIN & 1 == 1)
 }
 
-fn module_facts(scheduler: SchedulerName) -> Vec<(String, Module)> {
-    let names = ["ip_vs".to_owned(), format!("ip_vs_{scheduler}"), "nf_conntrack".to_owned()];
+/// The modules that balancing needs, those of IPVS with a scheduler of it.
+fn module_facts(scheduler: Option<SchedulerName>) -> Vec<(String, Module)> {
+    let of_ipvs = scheduler.map(|scheduler| ["ip_vs".to_owned(), format!("ip_vs_{scheduler}")]);
+    let names = of_ipvs.into_iter().flatten().chain(["nf_conntrack".to_owned()]);
     let fact = |name: String| {
         let module = match () {
             () if modules::is_there(&name) => Module::Loaded,
@@ -70,15 +111,15 @@ fn module_facts(scheduler: SchedulerName) -> Vec<(String, Module)> {
         };
         (name, module)
     };
-    names.map(fact).into()
+    names.map(fact).collect()
 }
 
 fn settings(setup: &NodeSetup, kernel: &mut Linux) -> Result<Vec<node_setup::Difference>, String> {
     node_setup::survey(setup, kernel).map_err(|error| error.to_string())
 }
 
-fn observed(ours: &BTreeSet<VirtualServerKey>) -> Result<Observation, String> {
-    look_for(ours).map_err(|error| format!("{error:#}"))
+fn observed(mode: &str, ours: &BTreeSet<VirtualServerKey>) -> Result<Observation, String> {
+    look_for(mode, ours).map_err(|error| format!("{error:#}"))
 }
 
 async fn node_facts() -> Option<Node> {
@@ -93,8 +134,8 @@ async fn ask() -> Result<(Status, Option<Wanted>), String> {
     Ok((status, wanted))
 }
 
-fn count(wanted: &Wanted) -> Option<usize> {
-    Some(differences(wanted, &observed(&wanted.ours).ok()?).len())
+fn count(mode: &str, wanted: &Wanted) -> Option<usize> {
+    Some(differences(wanted, &observed(mode, &wanted.ours).ok()?).len())
 }
 
 /// The devices that are strict; what is said of all of them counts if it is more.

@@ -51,6 +51,8 @@ pub struct Wheel<K> {
     telemetry: Option<Telemetry>,
     /// IPVS's virtual servers of before, as long as there are any.
     leftovers: Option<Leftovers>,
+    /// Why IPVS does not balance where it is asked for.
+    fallback: Option<String>,
     /// What is wrong with the input, as last told.
     source_problems: Vec<Problem>,
     /// Whether a pass has programmed everything.
@@ -71,6 +73,7 @@ impl<K: Kernel> Wheel<K> {
             journal: Journal::default(),
             telemetry,
             leftovers: None,
+            fallback: None,
             source_problems: Vec::new(),
             others_serve: false,
             is_informed: false,
@@ -82,6 +85,11 @@ impl<K: Kernel> Wheel<K> {
     /// The same, which also has these leave in peace, once others serve in their place.
     pub fn with_leftovers(self, leftovers: Option<Leftovers>) -> Self {
         Self { leftovers, ..self }
+    }
+
+    /// The same, which tells who asks why IPVS does not balance where it is asked for.
+    pub fn in_place_of_ipvs(self, fallback: Option<&str>) -> Self {
+        Self { fallback: fallback.map(str::to_owned), ..self }
     }
 
     /// Turns until [`Message::Stop`] comes or nobody can send any more.
@@ -152,7 +160,7 @@ impl<K: Kernel> Wheel<K> {
     }
 
     fn note_pass(&mut self, report: &Report, took: Duration) {
-        self.last_pass = Some(LastPass::of(report, self.now(), took));
+        self.last_pass = Some(LastPass::of(report, self.now(), took, self.last_pass.take()));
         let reconciler = &self.reconciler;
         let owner =
             |op: &Op| op.virtual_server().and_then(|key| reconciler.owner(&key)).map(|owner| format!("{owner}: "));
@@ -180,6 +188,7 @@ impl<K: Kernel> Wheel<K> {
     fn drain_leftovers(&mut self) {
         let now = self.now();
         let Some(leftovers) = &mut self.leftovers else { return };
+        leftovers.kernel_mut().take_asked_for(self.reconciler.view().plan.keys());
         let report = leftovers.pass(now);
         if report.changes() > 0 {
             info!(draining = report.draining, "virtual servers of IPVS make way: {report}");
@@ -218,6 +227,7 @@ impl<K: Kernel> Wheel<K> {
             now: self.now(),
             is_informed: self.is_informed,
             last_pass: self.last_pass.as_ref(),
+            fallback: self.fallback.as_deref(),
         };
         // Whoever asked may have gone meanwhile.
         _ = reply.send(inspect::answer(&question, &subject));

@@ -16,6 +16,8 @@ use std::net::IpAddr;
 pub struct Facts {
     /// Whether this process may program the network.
     pub may_program: bool,
+    /// What balances.
+    pub mode: Mode,
     /// Modules that balancing needs, each with whether it is there.
     pub modules: Vec<(String, Module)>,
     /// What should be set and is not; a sentence where that cannot be known.
@@ -37,6 +39,19 @@ pub struct Facts {
     pub connections: Option<(u64, u64)>,
     /// What the daemon says; a sentence where it does not.
     pub daemon: Result<Daemon, String>,
+}
+
+/// What balances on a node, or would.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// IPVS.
+    Ipvs,
+    /// Netfilter's rules, as asked.
+    Iptables,
+    /// Netfilter's rules in place of IPVS; why.
+    Fallback(String),
+    /// Nothing, as there is no IPVS and rules are not allowed in its place; why.
+    Nothing(String),
 }
 
 /// Whether a module is there.
@@ -110,7 +125,7 @@ impl Finding {
 
 /// What is to be said of a node, subject by subject.
 pub fn findings(facts: &Facts) -> Vec<Finding> {
-    let mut found = vec![rights(facts)];
+    let mut found = vec![rights(facts), mode(facts)];
     found.extend(modules(facts));
     found.extend(settings(facts));
     found.extend(daemon(facts));
@@ -130,6 +145,23 @@ fn rights(facts: &Facts) -> Finding {
     }
 }
 
+fn mode(facts: &Facts) -> Finding {
+    match &facts.mode {
+        Mode::Ipvs => Finding::ok("mode", "IPVS balances"),
+        Mode::Iptables => Finding::ok("mode", "iptables rules balance, as asked"),
+        Mode::Fallback(why) => {
+            let message = format!("iptables rules balance, because there is no IPVS: {why}");
+            let advice = "leave it so, or load ip_vs and restart ipvsd; --move-to-ipvs spares the restart";
+            Finding::warning("mode", message, advice)
+        }
+        Mode::Nothing(why) => {
+            let message =
+                format!("nothing can balance: {why}, and --ipvs-fallback forbids iptables rules in its place");
+            Finding::bad("mode", message, "load ip_vs, or allow the fallback")
+        }
+    }
+}
+
 fn modules(facts: &Facts) -> Vec<Finding> {
     let finding = |(name, module): &(String, Module)| match module {
         Module::Loaded => Finding::ok("modules", format!("{name} is loaded")),
@@ -139,6 +171,9 @@ fn modules(facts: &Facts) -> Vec<Finding> {
         }
         Module::Missing => {
             let message = format!("{name} is not loaded, and modprobe does not find it");
+            if name.starts_with("ip_vs") && matches!(facts.mode, Mode::Fallback(_)) {
+                return Finding::warning("modules", message, "only IPVS needs it: see mode");
+            }
             let advice = "install a kernel with IPVS, or its modules; all is well if it is built into this kernel";
             Finding::bad("modules", message, advice)
         }
@@ -157,7 +192,7 @@ fn settings(facts: &Facts) -> Vec<Finding> {
             };
             differences.iter().map(finding).collect()
         }
-        Err(error) => vec![Finding::bad("settings", error, "load ip_vs; /proc/sys must be there")],
+        Err(error) => vec![Finding::bad("settings", error, "see mode and rights; /proc/sys must be there")],
     }
 }
 
@@ -188,7 +223,7 @@ fn daemon(facts: &Facts) -> Vec<Finding> {
         Some(0) => found.push(Finding::ok("differences", "the kernel holds what the daemon wants")),
         Some(count) => {
             let message = format!("the kernel differs by {count} operations from what the daemon wants");
-            found.push(Finding::bad("differences", message, "`ipvsd diff` shows them; who else programs IPVS here?"));
+            found.push(Finding::bad("differences", message, "`ipvsd diff` shows them; who else programs this node?"));
         }
         None => {}
     }
@@ -208,7 +243,7 @@ fn summary(status: &Status) -> String {
 fn virtual_servers(facts: &Facts) -> Vec<Finding> {
     let kernel = match &facts.kernel {
         Ok(kernel) => kernel,
-        Err(error) => return vec![Finding::bad("kernel", error, "see modules and rights")],
+        Err(error) => return vec![Finding::bad("kernel", error, "see mode and rights")],
     };
     let ours = &kernel.model.virtual_servers;
     let refusing = ours.values().filter(|server| server.destinations.values().all(|spec| spec.weight == 0)).count();
@@ -269,7 +304,7 @@ fn kube_proxy(facts: &Facts) -> Vec<Finding> {
         facts.iptables.iter().filter(|(_, rules)| rules.is_some_and(|(_, is_kube_proxys)| is_kube_proxys))
     {
         let message =
-            format!("rules of kube-proxy's iptables mode stand ({backend}), and take packets before IPVS does");
+            format!("rules of kube-proxy's iptables mode stand ({backend}), and take packets before ipvsd does");
         found.push(Finding::bad("kube-proxy", message, "run `kube-proxy --cleanup` of the version that made them"));
     }
     if found.is_empty() {
@@ -329,6 +364,7 @@ mod tests {
         Status {
             version: "1".into(),
             mode: "ipvs".into(),
+            fallback: None,
             informed: true,
             services: 2,
             endpoint_slices: 2,
@@ -347,6 +383,7 @@ mod tests {
     fn good() -> Facts {
         Facts {
             may_program: true,
+            mode: Mode::Ipvs,
             modules: vec![("ip_vs".into(), Module::Loaded)],
             settings: Ok(vec![]),
             kernel: Ok(Observation::default()),
@@ -373,7 +410,18 @@ mod tests {
         let subjects: Vec<_> = found.iter().map(|one| one.subject).collect();
         assert_eq!(
             subjects,
-            ["rights", "modules", "settings", "daemon", "differences", "kernel", "kube-proxy", "iptables", "conntrack"]
+            [
+                "rights",
+                "mode",
+                "modules",
+                "settings",
+                "daemon",
+                "differences",
+                "kernel",
+                "kube-proxy",
+                "iptables",
+                "conntrack"
+            ]
         );
     }
 
@@ -381,8 +429,19 @@ mod tests {
 
     #[test]
     fn each_fault_has_its_line() {
-        let faults: [(Fault, &[&str]); 17] = [
+        let faults: [(Fault, &[&str]); 20] = [
             (|facts| facts.may_program = false, &["bad rights"]),
+            (|facts| facts.mode = Mode::Iptables, &[]),
+            (
+                |facts| {
+                    facts.mode = Mode::Fallback("no".into());
+                    facts.modules = [("ip_vs", Module::Missing), ("nf_conntrack", Module::Missing)]
+                        .map(|(name, module)| (name.into(), module))
+                        .into();
+                },
+                &["warning mode", "warning modules", "bad modules"],
+            ),
+            (|facts| facts.mode = Mode::Nothing("no".into()), &["bad mode"]),
             (|facts| facts.modules[0].1 = Module::Loadable, &["warning modules"]),
             (|facts| facts.modules[0].1 = Module::Missing, &["bad modules"]),
             (|facts| facts.settings = Err("no".into()), &["bad settings"]),

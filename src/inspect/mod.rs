@@ -109,6 +109,8 @@ pub struct Subject<'a> {
     pub is_informed: bool,
     /// The last pass; none before the first.
     pub last_pass: Option<&'a LastPass>,
+    /// Why IPVS does not balance where it is asked for; none where what is asked for does.
+    pub fallback: Option<&'a str>,
 }
 
 /// The answer; none where there is no such Service.

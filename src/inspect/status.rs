@@ -4,7 +4,7 @@ use super::Subject;
 use super::form::{Drain, Family};
 use super::wanted;
 use crate::desired::{Inherited, Moment};
-use crate::model::VirtualServerKey;
+use crate::model::{Op, VirtualServerKey};
 use crate::reconcile::{Report, View};
 use crate::state::OneLine;
 use serde::{Deserialize, Serialize};
@@ -21,8 +21,10 @@ const DRAINS: usize = 1000;
 pub struct Status {
     /// The program's.
     pub version: String,
-    /// `ipvs`.
+    /// What balances: `ipvs` or `iptables`.
     pub mode: String,
+    /// Why IPVS does not balance where it is asked for; null where what is asked for does.
+    pub fallback: Option<String>,
     /// Whether the input is known. Before that nothing is decided.
     pub informed: bool,
     /// How many Services are known.
@@ -58,7 +60,7 @@ pub struct PassForm {
     pub seconds_ago: u64,
     /// How long it took.
     pub milliseconds: u64,
-    /// Operations that failed, with the reason.
+    /// Operations that failed, with the reason, since everything was last read and tried.
     pub failures: Vec<String>,
     /// Why the kernel could not be read; null if it could.
     pub unread: Option<String>,
@@ -87,45 +89,43 @@ pub struct LastPass {
     /// When it ended.
     ended: Moment,
     took: Duration,
-    failures: Vec<String>,
+    /// What failed, by what is said of it.
+    failures: BTreeMap<String, Op>,
     unread: Option<String>,
-    /// The failures again, how many of each kind.
-    failed: BTreeMap<&'static str, usize>,
-    /// What they were about.
-    failing: BTreeSet<VirtualServerKey>,
 }
 
 impl LastPass {
-    /// What is remembered of a pass that ended just now and took so long.
-    pub fn of(report: &Report, ended: Moment, took: Duration) -> Self {
-        let failure = |(op, cause): &(_, _)| OneLine(format_args!("{op}: {cause}")).to_string();
-        let mut failed = BTreeMap::new();
-        report.failed.iter().for_each(|(op, _)| *failed.entry(op.kind()).or_default() += 1);
+    /// What is remembered of a pass that ended just now and took so long. What failed `before` it stands until everything
+    /// is read and tried again.
+    pub fn of(report: &Report, ended: Moment, took: Duration, before: Option<Self>) -> Self {
+        let text = |(op, cause): &(Op, _)| OneLine(format_args!("{op}: {cause}")).to_string();
+        let standing = before.filter(|_| !report.read_all).map(|before| before.failures).unwrap_or_default();
+        let failed = report.failures().map(|failure| (text(failure), failure.0));
         Self {
             ended,
             took,
-            failures: report.failed.iter().map(failure).collect(),
+            failures: standing.into_iter().chain(failed).collect(),
             unread: report.unread.as_ref().map(|error| OneLine(error).to_string()),
-            failed,
-            failing: report.failed.iter().filter_map(|(op, _)| op.virtual_server()).collect(),
         }
     }
 
     /// Operations that failed, how many of each kind.
-    pub fn failed(&self) -> impl Iterator<Item = (&'static str, usize)> {
-        self.failed.iter().map(|(kind, count)| (*kind, *count))
+    pub fn failed(&self) -> BTreeMap<&'static str, usize> {
+        let mut failed = BTreeMap::new();
+        self.failures.values().for_each(|op| *failed.entry(op.kind()).or_default() += 1);
+        failed
     }
 
     /// The virtual servers of which something failed.
-    pub fn failing(&self) -> &BTreeSet<VirtualServerKey> {
-        &self.failing
+    pub fn failing(&self) -> BTreeSet<VirtualServerKey> {
+        self.failures.values().filter_map(Op::virtual_server).collect()
     }
 
     fn form(&self, now: Moment) -> PassForm {
         PassForm {
             seconds_ago: now.saturating_sub(self.ended).as_secs(),
             milliseconds: u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX),
-            failures: self.failures.clone(),
+            failures: self.failures.keys().cloned().collect(),
             unread: self.unread.clone(),
         }
     }
@@ -134,12 +134,13 @@ impl LastPass {
 impl Status {
     /// How it is now.
     pub fn of(subject: &Subject<'_>) -> Self {
-        let Subject { view, problems, now, is_informed, last_pass } = *subject;
+        let Subject { view, problems, now, is_informed, last_pass, fallback } = *subject;
         let (services, endpoint_slices) = view.state.counts();
         let netfilter = wanted::rules_of(&view);
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mode: if view.settings.balances_by_nat() { "iptables" } else { "ipvs" }.to_owned(),
+            fallback: fallback.map(|why| OneLine(why).to_string()),
             informed: is_informed,
             services,
             endpoint_slices,

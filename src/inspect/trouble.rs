@@ -1,6 +1,7 @@
 //! Which Services something is wrong with, and of which virtual servers something could not be done.
 
 use super::Subject;
+use super::status::LastPass;
 use crate::model::VirtualServerKey;
 use crate::state::{ObjectName, ObjectRef, Service, State};
 use std::collections::BTreeSet;
@@ -12,13 +13,14 @@ pub struct Troubles<'a> {
     /// EndpointSlices by their own names.
     slices: BTreeSet<&'a ObjectName>,
     /// What the last pass could not program; none before the first.
-    failing: Option<&'a BTreeSet<VirtualServerKey>>,
+    failing: BTreeSet<VirtualServerKey>,
 }
 
 impl<'a> Troubles<'a> {
     /// What is in trouble now.
     pub fn of(subject: &Subject<'a>) -> Self {
-        let mut troubles = Self { failing: subject.last_pass.map(|pass| pass.failing()), ..Self::default() };
+        let failing = subject.last_pass.map(LastPass::failing).unwrap_or_default();
+        let mut troubles = Self { failing, ..Self::default() };
         for object in subject.problems.iter().filter_map(|problem| problem.object.as_ref()) {
             match object {
                 ObjectRef::Service(name) => troubles.services.insert(name),
@@ -36,6 +38,6 @@ impl<'a> Troubles<'a> {
 
     /// Whether something of a virtual server could not be done.
     pub fn is_failing(&self, key: &VirtualServerKey) -> bool {
-        self.failing.is_some_and(|failing| failing.contains(key))
+        self.failing.contains(key)
     }
 }

@@ -19,6 +19,7 @@ use neli::consts::socket::NlFamily;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::{Arc, Weak};
 
 pub use super::ipvs::handle::{OpenError, Table};
 
@@ -39,7 +40,13 @@ pub struct Linux {
     conntrack: Conntrack,
     /// None where ipvsd is to keep off it.
     netfilter: Option<Netfilter>,
+    /// As long as somebody has it kube-proxy's device is not shown, and so nobody removes it.
+    device_loan: Weak<DeviceLoan>,
 }
+
+/// That kube-proxy's device is somebody else's to see to.
+#[derive(Debug)]
+pub struct DeviceLoan;
 
 impl Linux {
     /// Opens the kernel in the calling thread's network namespace, loading `ip_vs` if it is missing.
@@ -65,7 +72,7 @@ impl Linux {
     pub fn open_nat() -> Result<Self, OpenError> {
         let route = Socket::open(NlFamily::Route, RECEIVE_BUFFER)?;
         let netfilter = Some(Netfilter::open()?.with_nat());
-        Ok(Self { ipvs: None, route, conntrack: Conntrack::open(), netfilter })
+        Ok(Self { ipvs: None, route, conntrack: Conntrack::open(), netfilter, device_loan: Weak::new() })
     }
 
     /// Opens what balances on this node now: netfilter's rules, where there are virtual servers in them or IPVS is missing.
@@ -87,7 +94,7 @@ impl Linux {
     fn with_ipvs(loads: bool) -> Result<Self, OpenError> {
         let ipvs = Ipvs::open(loads)?;
         let route = Socket::open(NlFamily::Route, RECEIVE_BUFFER)?;
-        Ok(Self { ipvs: Some(ipvs), route, conntrack: Conntrack::open(), netfilter: None })
+        Ok(Self { ipvs: Some(ipvs), route, conntrack: Conntrack::open(), netfilter: None, device_loan: Weak::new() })
     }
 
     /// The same kernel, read and programmed with netfilter's sets and rules.
@@ -99,6 +106,13 @@ impl Linux {
             Some(_) => Ok(Self { netfilter: Some(Netfilter::open()?), ..self }),
             None => Ok(self),
         }
+    }
+
+    /// Does not show kube-proxy's device any more until what is returned is dropped.
+    pub fn lend_device(&mut self) -> Arc<DeviceLoan> {
+        let loan = Arc::new(DeviceLoan);
+        self.device_loan = Arc::downgrade(&loan);
+        loan
     }
 
     /// Whether IPVS balances, and not netfilter.
@@ -220,13 +234,11 @@ impl Linux {
     }
 
     /// What an operation is done together with, and when. That is by phase, with two exceptions: netfilter's virtual
-    /// servers come and go in one step; and where rules stand that are to make way for others, what the others lead to is
-    /// complete before.
+    /// servers come and go in one step; and where it balances or did, what rules lead to is complete before they do:
+    /// until then packets follow others, of netfilter or IPVS.
     fn turn(&self, op: &Op) -> (Phase, bool) {
         match op.phase() {
-            Phase::Rules if self.netfilter.as_ref().is_some_and(Netfilter::has_old_rules) => {
-                (Phase::Destinations, true)
-            }
+            Phase::Rules if self.netfilter.as_ref().is_some_and(Netfilter::balances) => (Phase::Destinations, true),
             Phase::VirtualServers | Phase::Destinations | Phase::Remove if self.ipvs.is_none() => {
                 (Phase::VirtualServers, false)
             }
@@ -255,7 +267,9 @@ impl Kernel for Linux {
         let mut observation = Observation::default();
         if matches!(scope, Scope::All | Scope::Outline) {
             self.observe_routes(&mut observation.model)?;
-            self.observe_kube_proxy_device(&mut observation.model)?;
+            if self.device_loan.strong_count() == 0 {
+                self.observe_kube_proxy_device(&mut observation.model)?;
+            }
             if let Some(netfilter) = &mut self.netfilter {
                 netfilter.observe(&mut observation)?;
                 observation.model.localhost_path = localhost::observe(&mut self.route)?;

@@ -60,6 +60,16 @@ pub fn could_be_loaded(module: &str) -> bool {
     modprobe.status().is_ok_and(|status| status.success())
 }
 
+/// Whether modprobe would insert a module, or others for it; asked without inserting any. Not so of one that is part of the
+/// kernel, or that there is not.
+pub fn would_be_inserted(module: &str) -> bool {
+    let mut modprobe = Command::new("modprobe");
+    modprobe.args(["-q", "--show-depends", "--", module]).stdin(Stdio::null()).stderr(Stdio::null());
+    modprobe
+        .output()
+        .is_ok_and(|output| output.stdout.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"insmod ")))
+}
+
 /// A module that is not there, as far as can be seen: one that is part of the kernel may hide.
 #[derive(Debug)]
 pub struct Missing {

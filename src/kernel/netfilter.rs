@@ -19,8 +19,8 @@ pub struct Netfilter {
     tables: Tables,
     /// None where IPVS has the virtual servers.
     nat: Option<Nat>,
-    /// Whether rules were found that lead packets on, perhaps elsewhere than the wanted ones do.
-    has_old_rules: bool,
+    /// Whether rules were found that balance.
+    balanced: bool,
 }
 
 /// kube-proxy's table in its nftables mode, one in each family (`kube-proxy/.../nftables/proxier.go`).
@@ -33,7 +33,7 @@ impl Netfilter {
     /// No socket.
     pub fn open() -> io::Result<Self> {
         let (sets, tables) = (Sets::open()?, Tables::open()?);
-        Ok(Self { sets, iptables: Iptables::find(), tables, nat: None, has_old_rules: false })
+        Ok(Self { sets, iptables: Iptables::find(), tables, nat: None, balanced: false })
     }
 
     /// The same, with virtual servers too.
@@ -41,9 +41,9 @@ impl Netfilter {
         Self { nat: Some(Nat::default()), ..self }
     }
 
-    /// Whether rules were found that packets follow until others are set.
-    pub fn has_old_rules(&self) -> bool {
-        self.has_old_rules
+    /// Whether rules balance, wanted or of before.
+    pub fn balances(&self) -> bool {
+        self.nat.is_some() || self.balanced
     }
 
     /// What talking about sets and tables has cost.
@@ -60,7 +60,7 @@ impl Netfilter {
         for key in SetKey::all() {
             into.model.sets.extend(self.sets.read(key)?.map(|set| (key, set)));
         }
-        self.has_old_rules = false;
+        self.balanced = false;
         for family in [Family::Ipv4, Family::Ipv6] {
             self.observe_rules(family, into)?;
         }
@@ -77,9 +77,7 @@ impl Netfilter {
             let is_clean = nat.note(family, saved.as_ref());
             look.settings = look.settings.filter(|_| is_clean);
         }
-        // Rules of the other way to balance end here.
-        let first_of_ours = if self.nat.is_some() { "KUBE-SERVICES" } else { "IPVSD-DISPATCH" };
-        self.has_old_rules |= saved.as_ref().is_some_and(|saved| saved.has_chain("nat", first_of_ours));
+        self.balanced |= saved.as_ref().is_some_and(Saved::balances);
         into.model.rules.extend(look.settings.map(|settings| (family, settings)));
         into.model.kube_proxy_leftovers.append(&mut look.leftovers);
         into.held.append(&mut look.held);

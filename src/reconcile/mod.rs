@@ -201,7 +201,7 @@ impl<K: Kernel> Reconciler<K> {
         &self.kernel
     }
 
-    /// The kernel, for tests that change it behind the reconciler's back.
+    /// The kernel, for those who have something to tell it, and tests that change it behind the reconciler's back.
     pub fn kernel_mut(&mut self) -> &mut K {
         &mut self.kernel
     }

@@ -3,7 +3,7 @@
 use super::pace::{Outcome, Success};
 use crate::kernel::{Cause, FlowsError, Forgotten, ObserveError};
 use crate::model::{Family, Op};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use tracing::debug;
 
@@ -43,6 +43,15 @@ impl Report {
             forgotten.failure.as_ref().is_some_and(|failure| !matches!(failure, FlowsError::Unavailable))
         };
         self.unread.is_none() && self.failed.is_empty() && !self.surprised && !self.flows.iter().any(remembers)
+    }
+
+    /// Operations that failed, with the reason; of virtual servers that are rules, which are written as a whole, the first.
+    pub fn failures(&self) -> impl Iterator<Item = &(Op, Cause)> {
+        let mut told = BTreeSet::new();
+        self.failed.iter().filter(move |(op, cause)| {
+            let whole = op.virtual_server().filter(|_| matches!(cause, Cause::Rules(_)));
+            whole.is_none_or(|key| told.insert(key))
+        })
     }
 
     /// What the pacing needs to know.

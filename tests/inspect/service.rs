@@ -68,7 +68,14 @@ fn reconciler(kernel: FakeKernel, changes: Vec<Change>) -> Reconciler<FakeKernel
 fn asked(reconciler: &Reconciler<FakeKernel>, question: Question, now: u64) -> Option<Answer> {
     let problems = reconciler.problems();
     let now = Duration::from_secs(now);
-    let subject = Subject { view: reconciler.view(), problems: &problems, now, is_informed: true, last_pass: None };
+    let subject = Subject {
+        view: reconciler.view(),
+        problems: &problems,
+        now,
+        is_informed: true,
+        last_pass: None,
+        fallback: None,
+    };
     answer(&question, &subject)
 }
 
@@ -168,9 +175,11 @@ fn a_status_counts_and_lists_what_is_wrong() {
         now: Duration::ZERO,
         is_informed: true,
         last_pass: None,
+        fallback: Some("there is\nno IPVS"),
     };
     let status = Status::of(&subject);
     assert_eq!((status.services, status.endpoint_slices, status.virtual_servers), (2, 1, 5));
+    assert_eq!(status.fallback.as_deref(), Some("there is\\nno IPVS"));
     assert_eq!(status.problems, ["the API: Service shop/web: is strange"]);
     assert_eq!(status.netfilter.values().collect::<Vec<_>>(), ["masquerade 0x4000, localhost", "masquerade 0x4000"]);
     assert_eq!(serde_json::from_str::<Status>(&serde_json::to_string(&status).unwrap()).unwrap(), status);

@@ -33,8 +33,17 @@ fn a_node_is_fit() {
     let mut daemon = Daemon::start(IPVSD, &["run", "--manifests", path]);
     daemon.wait_for("programmed");
     let text = stdout(&ipvsd(&["check"]), 0);
-    let fit = ["ok rights", "ok modules", "ok settings", "ok daemon", "ok differences", "ok kernel", "ok kube-proxy"];
-    assert_eq!(lines(&text)[..7], fit, "{text}");
+    let fit = [
+        "ok rights",
+        "ok mode",
+        "ok modules",
+        "ok settings",
+        "ok daemon",
+        "ok differences",
+        "ok kernel",
+        "ok kube-proxy",
+    ];
+    assert_eq!(lines(&text)[..8], fit, "{text}");
     assert!(text.contains("has 1 Services and 1 virtual servers, 0 destinations drain, the last pass "), "{text}");
 
     let found: Value = serde_json::from_str(&stdout(&ipvsd(&["check", "--json"]), 0)).unwrap();

@@ -44,6 +44,7 @@ mod migration;
 mod mode;
 mod mode_changes;
 mod nat;
+mod nat_others;
 mod netfilter;
 mod network;
 mod node;
@@ -98,9 +99,11 @@ fn trials() -> Vec<Trial> {
         list::trials(),
         list_document::trials(),
         localhost::trials(),
-        migration::trials(),
+        migration::trials(mode::Mode::Ipvs),
+        migration::trials(mode::Mode::Legacy),
         mode_changes::trials(),
         nat::trials(mode::Mode::Legacy),
+        nat_others::trials(mode::Mode::Legacy),
         netfilter::trials(),
         network::trials(),
         node::trials(),

@@ -3,17 +3,22 @@
 use crate::lab::{run, trial};
 use crate::meanwhile::repeat_while;
 use crate::mode::Mode;
+use crate::program::eventually;
 use crate::traffic_rig::{Rig, VIPS, request, requests, service, slices};
 use ipvsd::demo::client::Conversation;
 use ipvsd::demo::namespace::Namespace;
 use ipvsd::model::Protocol;
 use libtest_mimic::Trial;
 use serde_json::json;
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("mode_changes::connections_and_requests_go_on_over_both", connections_and_requests_go_on_over_both),
+        trial("mode_changes::a_node_that_gains_ipvs_says_so_and_moves_over_if_asked", a_node_gains_ipvs),
         trial("mode_changes::nothing_of_the_other_mode_is_left", nothing_of_the_other_mode_is_left),
     ]
 }
@@ -82,6 +87,81 @@ fn connections_and_requests_go_on_over_both() {
         change(rig, Mode::Ipvs);
         by_rules.iter_mut().chain(&mut by_ipvs).for_each(still_there);
     });
+}
+
+/// The lab's kernel without IPVS, and without the files of its modules, until this is dropped. `/lib` is the lab's own.
+struct WithoutIpvs {
+    files: PathBuf,
+    /// Those that go with IPVS.
+    modules: Vec<String>,
+}
+
+impl WithoutIpvs {
+    fn unload() -> Self {
+        let files = Path::new("/lib/modules").join(run("uname", &["-r"]).trim());
+        let listed = run("lsmod", &[]);
+        let names = listed.lines().filter_map(|line| line.split_whitespace().next());
+        let modules: Vec<_> = names.filter(|name| name.starts_with("ip_vs_") || *name == "xt_ipvs").collect();
+        let without = Self { files, modules: modules.iter().map(|name| (*name).to_owned()).collect() };
+        fs::rename(&without.files, without.hidden()).unwrap();
+        // The namespaces of tests before go in their own time.
+        eventually("nobody has IPVS any more", || {
+            let remove = |name| Command::new("rmmod").arg(name).stderr(Stdio::null()).status().map(drop).unwrap();
+            modules.iter().copied().chain(["ip_vs"]).for_each(remove);
+            !Path::new("/proc/net/ip_vs").exists()
+        });
+        without
+    }
+
+    fn hidden(&self) -> PathBuf {
+        self.files.with_extension("hidden")
+    }
+
+    fn load(&self) {
+        fs::rename(self.hidden(), &self.files).unwrap();
+        let names: Vec<_> = ["-a", "ip_vs"].into_iter().chain(self.modules.iter().map(String::as_str)).collect();
+        run("modprobe", &names);
+    }
+}
+
+impl Drop for WithoutIpvs {
+    fn drop(&mut self) {
+        if self.hidden().exists() {
+            self.load();
+        }
+    }
+}
+
+/// Starts the daemon anew where there is no IPVS any more.
+fn start_without_ipvs(rig: &mut Rig) -> WithoutIpvs {
+    rig.stop_daemon();
+    assert!(rig.ipvsd("cleanup").status.success());
+    let without = WithoutIpvs::unload();
+    rig.start_daemon();
+    rig.wait_until("rules balance", balances_by_rules);
+    without
+}
+
+fn a_node_gains_ipvs() {
+    let mut rig = rig(&["--ipvs-sync-period", "200ms"]);
+    let without = start_without_ipvs(&mut rig);
+    assert!(rig.log().contains("mode iptables, because there is no IPVS: the kernel has no IPVS"), "{}", rig.log());
+    without.load();
+    let says = |what: &'static str| move |rig: &Rig| rig.log().contains(what);
+    rig.wait_until("it says so", says("the kernel has IPVS now: the next start moves over to it"));
+    assert!(balances_by_rules(&rig));
+
+    rig.add_flags(&["--move-to-ipvs"]);
+    let without = start_without_ipvs(&mut rig);
+    let mut by_rules = VIPS.map(|vip| converse(&rig, vip));
+    under_requests(&mut rig, |rig| {
+        without.load();
+        rig.wait_until("it moves over", says("the kernel has IPVS now: moving over to it"));
+        rig.wait_until("IPVS balances", |rig| !balances_by_rules(rig));
+        by_rules.iter_mut().for_each(still_there);
+    });
+    assert!(rig.on_node(|| run("ipvsadm", &["-Sn"])).contains(&format!("-a -t {}:80", VIPS[0])));
+    assert!(rig.log().contains("mode ipvs, as asked"), "{}", rig.log());
 }
 
 fn nothing_of_the_other_mode_is_left() {

@@ -2,12 +2,11 @@
 
 use crate::contract::{ip, observe};
 use crate::lab::{run, trial};
-use crate::meanwhile::repeat_while;
+use crate::mode::Mode;
 use crate::program::{IPVSD, eventually, rules, stdout};
-use crate::traffic_rig::{Rig, VIPS, afresh, requests, service, slices};
+use crate::traffic_rig::{Rig, VIPS, requests, service, slices, while_answering};
 use ipvsd::daemon;
 use ipvsd::demo::client::Conversation;
-use ipvsd::demo::namespace::Namespace;
 use ipvsd::kernel::linux::Linux;
 use ipvsd::kernel::{Kernel, Scope};
 use ipvsd::model::Op;
@@ -24,6 +23,7 @@ use std::sync::Mutex;
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("takeover::no_connection_notices_that_kube_proxy_gave_way", no_connection_notices),
+        trial("takeover::no_connection_notices_that_rules_balance_from_now_on", rules_from_now_on),
         trial("takeover::killed_on_the_way_the_next_start_finishes_the_work", killed_on_the_way),
         trial("takeover::kube_proxy_can_come_back", kube_proxy_can_come_back),
         trial("takeover::an_empty_device_goes_and_one_of_another_kind_stays", empty_device),
@@ -160,21 +160,34 @@ fn leftovers() -> Vec<String> {
     rules.into()
 }
 
-/// Does `work` while conversations go on and new connections are made, none of which may fail.
-pub fn while_answering(rig: &mut Rig, conversations: &[Mutex<Conversation>], work: impl FnOnce(&mut Rig)) {
-    let client = rig.in_client(|| Namespace::here().unwrap());
-    let addresses = rig.network.client.addresses;
-    let talk = || {
-        for request in requests(&VIPS) {
-            afresh(request, addresses).send().unwrap_or_else(|error| panic!("{request:?}: {error}"));
-        }
-        for (number, conversation) in conversations.iter().enumerate() {
-            let said = conversation.lock().unwrap().say("meanwhile");
-            said.unwrap_or_else(|error| panic!("conversation {number}: {error}"));
-        }
-    };
-    let rounds = repeat_while(&client, talk, || work(rig));
-    println!("    {rounds} rounds of requests meanwhile");
+/// As on a node whose operator says `mode: iptables` in the same step.
+fn rules_from_now_on() {
+    let mut rig = rig_of_kube_proxy();
+    // As kube-proxy's rules do, which have the kernel track connections.
+    rig.on_node(|| run("iptables", &["-A", "FORWARD", "-m", "conntrack", "--ctstate", "ESTABLISHED", "-j", "ACCEPT"]));
+    let start = |target: &str| Mutex::new(Conversation::start(target.parse().unwrap()).unwrap());
+    let targets = [&format!("{}:90", VIPS[0]), &format!("[{}]:90", VIPS[1]), NODE_PORT, &format!("{BUSY}:90")];
+    let mut conversations: Vec<_> = rig.in_client(|| targets.iter().map(|target| start(target)).collect());
+    conversations.extend(rig.on_node(|| VIPS.map(|vip| start(&SocketAddr::from((ip(vip), 90)).to_string()))));
+    let names: Vec<_> = conversations.iter().map(|one| one.lock().unwrap().say("before").unwrap()).collect();
+    let in_ipvs = |rig: &Rig| lines(&rig.on_node(|| run("ipvsadm", &["-Sn"])));
+    let strangers = lines(&STRANGERS.join("\n"));
+
+    rig.change_mode(Mode::Legacy);
+    rig.add_flags(&["--iptables-sync-period", "1s", "--drain-timeout", "10s"]);
+    while_answering(&mut rig, &conversations, |rig| {
+        rig.start_daemon();
+        let takes = |line: &String| line.ends_with("-w 1") && !strangers.contains(line);
+        rig.wait_until("IPVS takes nothing new", |rig| !in_ipvs(rig).iter().any(takes));
+    });
+
+    for (conversation, name) in conversations.iter().zip(&names) {
+        assert_eq!(&conversation.lock().unwrap().say("after").unwrap(), name);
+    }
+    drop(conversations);
+    rig.wait_until("nothing but strangers' is left in IPVS", |rig| in_ipvs(rig) == strangers);
+    rig.wait_until("the device is gone", |rig| rig.on_node(|| !has_device()));
+    rig.wait_for(&requests(&VIPS));
 }
 
 /// Some 25 sends read what is there, and then comes one for each phase.

@@ -2,12 +2,14 @@
 //! directory of manifests that a test changes.
 
 use crate::lab::run;
+use crate::meanwhile::repeat_while;
 use crate::mode::{Mode, has_sctp};
 use crate::program::{IPVSD, PATIENCE};
 use ipvsd::demo::backend::{Backend, Port};
-use ipvsd::demo::client::{Answer, Request};
+use ipvsd::demo::client::{Answer, Conversation, Request};
 use ipvsd::demo::daemon::Daemon;
 use ipvsd::demo::manifests::Directory;
+use ipvsd::demo::namespace::Namespace;
 use ipvsd::demo::network::{Addresses, Host, Network};
 use ipvsd::demo::wait::wait_for;
 use ipvsd::model::Protocol;
@@ -15,6 +17,7 @@ use serde_json::{Value, json};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Output};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 /// The Service `web` of most tests has these.
@@ -75,6 +78,16 @@ impl Rig {
         self.flags.truncate(without);
         self.flags.extend(mode.flags());
         self.mode = mode;
+    }
+
+    /// Gives daemons that are started from now on more flags.
+    pub fn add_flags(&mut self, flags: &[&'static str]) {
+        self.flags.extend(flags);
+    }
+
+    /// What balances.
+    pub fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// What the daemon said so far.
@@ -275,4 +288,21 @@ pub fn requests(addresses: &[&str]) -> Vec<Request> {
 pub fn request(protocol: Protocol, address: &str, port: u16) -> Request {
     let address: IpAddr = address.parse().unwrap();
     Request::new(protocol, SocketAddr::from((address, port)))
+}
+
+/// Does `work` while conversations go on and new connections are made, none of which may fail.
+pub fn while_answering(rig: &mut Rig, conversations: &[Mutex<Conversation>], work: impl FnOnce(&mut Rig)) {
+    let client = rig.in_client(|| Namespace::here().unwrap());
+    let addresses = rig.network.client.addresses;
+    let talk = || {
+        for request in requests(&VIPS) {
+            afresh(request, addresses).send().unwrap_or_else(|error| panic!("{request:?}: {error}"));
+        }
+        for (number, conversation) in conversations.iter().enumerate() {
+            let said = conversation.lock().unwrap().say("meanwhile");
+            said.unwrap_or_else(|error| panic!("conversation {number}: {error}"));
+        }
+    };
+    let rounds = repeat_while(&client, talk, || work(rig));
+    println!("    {rounds} rounds of requests meanwhile");
 }

@@ -113,6 +113,18 @@ fn everybody_is_told() {
         let series = "ipvsd_proxy_mode{mode=\"iptables\",reason=\"fallback\"} 1";
         rig.until("a metric tells it", |_| page("/metrics").is_some_and(|text| text.contains(series)));
         rig.until("an Event tells it", |rig| rig.events().contains(&"FallbackToIptables".to_owned()));
+        // Nothing is bad: not what is missing for IPVS, and the rules are those of the mode.
+        let text = stdout(&ipvsd(&["check"]), 0);
+        let why = "warning  mode         iptables rules balance, because there is no IPVS: the kernel has no IPVS";
+        for line in [
+            why,
+            "warning  modules      ip_vs is not loaded",
+            "ok       differences  ",
+            "ok       kernel       1 ",
+            "ok       iptables     nf_tables: ",
+        ] {
+            assert!(text.lines().any(|found| found.starts_with(line)), "no {line:?} in\n{text}");
+        }
     });
 }
 
@@ -123,6 +135,9 @@ fn kube_proxys_usual_mode_is_what_it_says() {
         rig.until("a metric tells it", |_| page("/metrics").is_some_and(|text| text.contains(series)));
         rig.until("it is told of the start", |rig| rig.events().contains(&"Starting".to_owned()));
         assert!(!rig.events().contains(&"FallbackToIptables".to_owned()));
+        let text = stdout(&ipvsd(&["check"]), 0);
+        assert!(text.contains("ok       mode         iptables rules balance, as asked\n"), "{text}");
+        assert!(!text.contains("ip_vs"), "{text}");
         // As `kubectl exec` of an administrator, or a firewall that is loaded anew.
         run("iptables", &["-t", "nat", "-F"]);
         rig.server.put(service("more", 2));
@@ -196,6 +211,9 @@ fn who_forbids_it_is_told_what_is_missing() {
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("nothing else is allowed in its place: the kernel has no IPVS"), "{said}");
     assert!(!rules().contains("IPVSD-"));
+    let text = stdout(&ipvsd(&["check", "--ipvs-fallback=false"]), 1);
+    let line = "bad      mode         nothing can balance: the module ip_vs is not loaded, and --ipvs-fallback forbids";
+    assert!(text.lines().any(|found| found.starts_with(line)), "{text}");
 }
 
 fn a_directory_of_manifests_is_served_too() {
@@ -204,6 +222,8 @@ fn a_directory_of_manifests_is_served_too() {
     stdout(&ipvsd(&["run", "--once", "--manifests", directory]), 0);
     assert!(rules().contains("--to-destination 10.1.0.1:8080"));
     assert_eq!(stdout(&ipvsd(&["diff", "--manifests", directory]), 0), "");
+    let text = stdout(&ipvsd(&["check"]), 0);
+    assert!(text.contains("warning  mode         iptables rules balance, because there is no IPVS: "), "{text}");
     stdout(&ipvsd(&["cleanup"]), 0);
     assert!(!rules().contains("IPVSD-"));
 }

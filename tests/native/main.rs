@@ -25,10 +25,16 @@ mod golden_rig;
 #[allow(dead_code, reason = "here are not all who need it")]
 #[path = "../kernel/lab.rs"]
 mod lab;
+#[path = "../kernel/meanwhile.rs"]
+mod meanwhile;
+#[path = "../kernel/migration.rs"]
+mod migration;
 #[path = "../kernel/mode.rs"]
 mod mode;
 #[path = "../kernel/nat.rs"]
 mod nat;
+#[path = "../kernel/nat_others.rs"]
+mod nat_others;
 #[path = "../support/objects.rs"]
 mod objects;
 #[allow(dead_code, reason = "here are not all who need it")]
@@ -53,6 +59,9 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    let of_mode = |mode| golden::trials(mode).into_iter().chain(nat::trials(mode)).chain(vips::trials(mode));
+    let of_mode = |mode| {
+        let of_rules = [migration::trials(mode), nat::trials(mode), nat_others::trials(mode)];
+        [golden::trials(mode), vips::trials(mode)].into_iter().chain(of_rules).flatten()
+    };
     fallback::trials().into_iter().chain([Mode::Nft, Mode::Legacy].into_iter().flat_map(of_mode)).collect()
 }

@@ -34,7 +34,7 @@ impl Cluster {
         self.now += Duration::from_secs(1);
         self.reconciler.take(changes);
         let report = self.reconciler.pass(self.now);
-        self.last_pass = Some(LastPass::of(&report, self.now, Duration::from_millis(7)));
+        self.last_pass = Some(LastPass::of(&report, self.now, Duration::from_millis(7), self.last_pass.take()));
         self
     }
 
@@ -60,6 +60,7 @@ impl Cluster {
             now: self.now + Duration::from_secs(3),
             is_informed: self.last_pass.is_some(),
             last_pass: self.last_pass.as_ref(),
+            fallback: None,
         };
         answer(question, &subject)
     }

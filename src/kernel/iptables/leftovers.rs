@@ -22,6 +22,18 @@ const CHAINS: [(&str, &str); 7] = [
     ("filter", "KUBE-EXTERNAL-SERVICES"),
 ];
 
+/// Chains of kube-proxy's iptables mode that ipvsd has too.
+const COMMON: [(&str, &str); 5] = [
+    ("nat", "KUBE-SERVICES"),
+    ("nat", "KUBE-POSTROUTING"),
+    ("nat", "KUBE-MARK-MASQ"),
+    ("filter", "KUBE-FORWARD"),
+    ("filter", "KUBE-PROXY-FIREWALL"),
+];
+
+/// The one jump into them that this mode of kube-proxy has not.
+const OF_IPVS_MODE: &str = "-m comment --comment \"kube-proxy firewall rules\" -j KUBE-PROXY-FIREWALL";
+
 /// How the names of its chains in nat begin that are for one port of a Service or one endpoint; a hash follows. The last
 /// is of versions before 1.24.
 const PREFIXES: [&str; 6] = ["KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-", "KUBE-SEP-", "KUBE-XLB-"];
@@ -222,6 +234,28 @@ impl<'a> Search<'a> {
     }
 }
 
+/// What kube-proxy's iptables mode has of ipvsd's chains where it wrote last, which it does to all of them at once.
+#[derive(Clone, Copy, Debug)]
+pub struct TakenBack(bool);
+
+impl TakenBack {
+    /// Looks whether it did: its services are led to.
+    pub fn find(saved: &Saved) -> Self {
+        let leads = |rule: &String| target(rule).is_some_and(|to| to == "KUBE-NODEPORTS" || is_of_service(to));
+        Self(saved.rules("nat", "KUBE-SERVICES").is_some_and(|rules| rules.iter().any(leads)))
+    }
+
+    /// Whether a chain is kube-proxy's.
+    pub fn has(self, table: &str, chain: &str) -> bool {
+        self.0 && COMMON.contains(&(table, chain))
+    }
+
+    /// Whether a rule that leads into such a chain is ipvsd's all the same.
+    pub fn leaves(rule: &str) -> bool {
+        rule == OF_IPVS_MODE
+    }
+}
+
 fn is_of_service(name: &str) -> bool {
     let is_base32 = |byte: u8| matches!(byte, b'A'..=b'Z' | b'2'..=b'7');
     let mut hashes = PREFIXES.iter().filter_map(|prefix| name.strip_prefix(prefix));
@@ -296,6 +330,30 @@ mod tests {
             let clean = Saved::parse(&[&about(text, "KUBE-FIREWALL").join("\n"), "\n", OTHERS].concat());
             let clean = restored(&clean, &clean.repair(&settings, family));
             assert_eq!(with_rules(&after), with_rules(&clean));
+        }
+    }
+
+    #[test]
+    fn what_kube_proxy_wrote_over_ours_stays_whole_when_ours_goes() {
+        for (family, text) in [(Family::Ipv4, IPV4), (Family::Ipv6, IPV6)] {
+            let ours = restored(&Saved::default(), &Saved::default().repair(&RuleSettings::default(), family));
+            let lines = text.lines().filter(|line| !line.starts_with('#') && !line.ends_with("ACCEPT [0:0]"));
+            // It makes no jump a second time.
+            let is_jump = |line: &&str| BUILT_IN.iter().any(|name| line.starts_with(&format!("-A {name} ")));
+            let chains: Vec<_> = lines.clone().filter(|line| !is_jump(line)).collect();
+            let taken_back = restored(&ours, &chains.join("\n"));
+            let after = restored(&taken_back, &taken_back.removal(family));
+            let wanted = restored(&Saved::default(), &lines.collect::<Vec<_>>().join("\n"));
+            for table in ["mangle", "nat", "filter"] {
+                let kube_proxys = |saved: &Saved| -> Vec<_> {
+                    let chains = saved.chains(table).filter(|(name, _)| !BUILT_IN.contains(name));
+                    chains.map(|(name, rules)| (name.to_owned(), rules.to_vec())).collect()
+                };
+                assert_eq!(kube_proxys(&after), kube_proxys(&wanted), "{table}");
+            }
+            let jumps: Vec<_> = BUILT_IN.iter().filter_map(|name| after.rules("filter", name)).flatten().collect();
+            assert_eq!(jumps, ["-m comment --comment \"kubernetes forwarding rules\" -j KUBE-FORWARD"]);
+            assert_eq!(after.rules("nat", "PREROUTING").map(Vec::len), Some(1));
         }
     }
 

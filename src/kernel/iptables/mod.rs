@@ -11,6 +11,7 @@ pub mod other;
 pub mod rules;
 pub mod saved;
 
+use super::modules;
 use crate::model::netfilter::RuleSettings;
 use crate::model::{Family, Leftover};
 use leftovers::{Held, Leftovers, Shared};
@@ -85,9 +86,14 @@ pub enum Blame {
 }
 
 impl Failed {
-    /// The same failure, with the text of the line that it was for.
+    /// The same failure, with the text of the line that it was for in place of its number, which says nothing to people and
+    /// differs from one attempt to the next.
     pub fn at(&self, line: &str) -> Self {
-        Self { reason: format!("{}: {line}", self.reason).into(), ..self.clone() }
+        let mut words: Vec<_> = self.reason.split(' ').collect();
+        if let Some(at) = line_number(&words) {
+            words.remove(at);
+        }
+        Self { reason: format!("{}: {line}", words.join(" ")).into(), ..self.clone() }
     }
 }
 
@@ -198,7 +204,12 @@ pub fn in_use(family: Family) -> Vec<(Backend, Option<Saved>)> {
     let has_legacy = fs::read_to_string(legacy).is_ok_and(|names| !names.is_empty());
     let has_nft = Path::new("/sys/module/nf_tables").exists();
     let there = [(Backend::Nft, has_nft), (Backend::Legacy, has_legacy)].into_iter().filter(|(_, is_there)| *is_there);
-    there.map(|(backend, _)| (backend, backend.save(family).ok())).collect()
+    let mut in_use: Vec<_> = there.map(|(backend, _)| (backend, backend.save(family).ok())).collect();
+    // What is part of the kernel is nowhere to be seen; it may be asked for where that cannot load anything.
+    if !has_nft && !modules::would_be_inserted("nf_tables") {
+        in_use.extend(Backend::Nft.save(family).ok().map(|saved| (Backend::Nft, Some(saved))));
+    }
+    in_use
 }
 
 impl Backend {
@@ -262,6 +273,8 @@ fn run(program: &str, arguments: &[&str], input: &str) -> Result<Output, Failed>
         return Ok(output);
     }
     let said = String::from_utf8_lossy(&output.stderr);
+    // What comes of the first mistake fills the rest.
+    let said = said.lines().map(str::trim).filter(|line| !line.is_empty()).take(2).collect::<Vec<_>>().join(" ");
     let blame = match (named_line(&said), output.status.code()) {
         (None, Some(RESOURCE_PROBLEM) | None) => Blame::Circumstances,
         // nf_tables says the same of what the kernel refuses, and then names the line.
@@ -273,9 +286,18 @@ fn run(program: &str, arguments: &[&str], input: &str) -> Result<Output, Failed>
 /// The number of the line that a message is about: `line 5 failed`, `line 5: RULE_APPEND failed`, `Error occurred at line:
 /// 5`.
 fn named_line(said: &str) -> Option<usize> {
-    let mut words = said.split_whitespace();
-    words.find(|word| ["line", "line:"].contains(word))?;
-    words.next()?.trim_end_matches(':').parse().ok()
+    let words: Vec<_> = said.split_whitespace().collect();
+    number(words.get(line_number(&words)?)?)
+}
+
+/// Which of these words is the number of a line.
+fn line_number(words: &[&str]) -> Option<usize> {
+    let at = words.iter().position(|word| ["line", "line:"].contains(word))? + 1;
+    words.get(at).and_then(|word| number(word)).map(|_| at)
+}
+
+fn number(word: &str) -> Option<usize> {
+    word.trim_end_matches(':').parse().ok()
 }
 
 fn piped(program: &str, arguments: &[&str], input: &str) -> io::Result<Output> {
@@ -318,6 +340,9 @@ mod tests {
         ] {
             assert_eq!(named_line(said), line, "{said}");
         }
+        let failed =
+            run("sh", &["-c", "echo 'x:\n\nline 7: ADD failed (why)\nline 9: more' >&2; exit 4"], "").unwrap_err();
+        assert_eq!(failed.at("-A B").reason.as_ref(), "exit status: 4: x: line ADD failed (why): -A B");
         let blame = |script: &str| run("sh", &["-c", script], "").unwrap_err().blame;
         assert_eq!(blame("echo line 7 failed >&2; exit 1"), Blame::Input { line: Some(7) });
         assert_eq!(blame("echo line 7 failed >&2; exit 4"), Blame::Input { line: Some(7) });

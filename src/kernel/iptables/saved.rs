@@ -1,6 +1,7 @@
 //! What `iptables-save` prints, compared with what should be there; and what `iptables-restore` is given to make it so.
 //! Pure.
 
+use super::leftovers::TakenBack;
 use super::rules::{Chain, Jump, SETTINGS_AT, Table, tables};
 use crate::kernel::nat::chain;
 use crate::model::Family;
@@ -39,6 +40,11 @@ impl Saved {
     /// How many rules there are, whose ever they are.
     pub fn count_rules(&self) -> usize {
         self.chains.values().map(Vec::len).sum()
+    }
+
+    /// Whether ipvsd's virtual servers are looked up here.
+    pub fn balances(&self) -> bool {
+        self.has_chain("nat", "IPVSD-DISPATCH")
     }
 
     /// Whether a chain's name in a table begins like this.
@@ -139,20 +145,24 @@ impl Saved {
         ours.filter(|name| !has_use(name)).collect()
     }
 
-    /// What takes our rules away; empty if there are none.
+    /// What takes our rules away, but for chains that kube-proxy has taken back; empty if there are none.
     pub fn removal(&self, family: Family) -> String {
         let mut text = String::new();
+        let taken_back = TakenBack::find(self);
         for table in tables(&RuleSettings::default(), family) {
-            let usual = table.chains.iter().map(|chain| chain.name).filter(|name| self.has_chain(table.name, name));
+            let (kept, usual): (Vec<_>, Vec<_>) = (table.chains.iter().map(|chain| chain.name))
+                .filter(|name| self.has_chain(table.name, name))
+                .partition(|name| taken_back.has(table.name, name));
             let ours = self.chains_named(table.name, chain::PREFIX).map(|(name, _)| name);
-            let chains: BTreeSet<_> = usual.chain(ours).collect();
+            let chains: BTreeSet<_> = usual.into_iter().chain(ours).collect();
             let chains: Vec<_> = chains.into_iter().collect();
             if chains.is_empty() {
                 continue;
             }
             line(&mut text, format_args!("*{}", table.name));
             chains.iter().for_each(|name| line(&mut text, format_args!(":{name} - [0:0]")));
-            for (from, rule) in self.jumps_to(table.name, &chains) {
+            let left = self.jumps_to(table.name, &kept).filter(|(_, rule)| TakenBack::leaves(rule));
+            for (from, rule) in self.jumps_to(table.name, &chains).chain(left) {
                 line(&mut text, format_args!("-D {from} {rule}"));
             }
             chains.iter().for_each(|name| line(&mut text, format_args!("-X {name}")));

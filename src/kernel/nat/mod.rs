@@ -39,10 +39,7 @@ impl Default for Nat {
 impl Nat {
     /// Takes in what was found of a family, nothing if it cannot have rules, and returns whether it is as it should be.
     pub fn note(&mut self, family: Family, saved: Option<&Saved>) -> bool {
-        let read = saved.map_or_else(
-            || Table::empty(family),
-            |saved| Table::read(family, saved.chains_named("nat", chain::PREFIX)),
-        );
+        let read = saved.map_or_else(|| Table::empty(family), |saved| Table::read(family, saved.chains("nat")));
         let is_clean = read.is_clean();
         self.tables.insert(family, read);
         is_clean
@@ -159,8 +156,10 @@ fn write(
         let line = if let Blame::Input { line } = error.blame { line.and_then(|line| input.at(line)) } else { None };
         attempts = attempts.saturating_sub(1);
         if part.len() == 1 || attempts == 0 || !matches!(error.blame, Blame::Input { .. }) {
-            let error = line.map_or(error.clone(), |(text, _)| error.at(text));
-            failed.extend(part.into_keys().map(|key| (key, error.clone())));
+            // The legacy programs name the end of it for whatever the kernel refuses.
+            let of_rule = line.filter(|(_, owner)| owner.is_some()).map(|(text, _)| text);
+            let at = |key: &VirtualServerKey| of_rule.or_else(|| input.first_of(key)).or(line.map(|(text, _)| text));
+            failed.extend(part.keys().map(|key| (*key, at(key).map_or(error.clone(), |text| error.at(text)))));
             continue;
         }
         let culprit = line.and_then(|(_, owner)| owner).filter(|owner| names_lines && part.contains_key(owner));

@@ -1,6 +1,6 @@
 //! The virtual servers of one family in their chains: what was found, and what to write for a change. Pure.
 
-use super::chain::{Chain, Tree};
+use super::chain::{self, Chain, Tree};
 use super::rule::{REFUSE, Rule};
 use super::server;
 use crate::model::{Family, VirtualServer, VirtualServerKey};
@@ -21,6 +21,8 @@ pub struct Table {
     leaves: BTreeMap<Chain, BTreeMap<VirtualServerKey, VirtualServer>>,
     /// Chains that do not hold what they should. They are written with the next change.
     unclean: BTreeSet<Chain>,
+    /// Chains that somebody else's rules lead into: the kernel does not remove them, and may refuse to have DNAT in them.
+    held: BTreeSet<Chain>,
     /// Whether there is the chain that refuses.
     has_refuse: bool,
 }
@@ -37,14 +39,17 @@ pub struct Input {
 impl Table {
     /// Nothing yet.
     pub fn empty(family: Family) -> Self {
-        Self { family, leaves: BTreeMap::new(), unclean: BTreeSet::new(), has_refuse: false }
+        Self { family, leaves: BTreeMap::new(), unclean: BTreeSet::new(), held: BTreeSet::new(), has_refuse: false }
     }
 
     /// Reads the chains of the table nat, each with its rules.
     pub fn read<'s>(family: Family, chains: impl Iterator<Item = (&'s str, &'s [String])>) -> Self {
         let mut table = Self::empty(family);
         let mut led_to = BTreeMap::new();
-        for (name, rules) in chains {
+        let (ours, others): (Vec<_>, Vec<_>) = chains.partition(|(name, _)| name.starts_with(chain::PREFIX));
+        let led_to_by_others = others.into_iter().flat_map(|(_, rules)| rules).filter_map(|rule| target(rule));
+        table.held.extend(led_to_by_others.filter_map(Chain::from_name));
+        for (name, rules) in ours {
             table.has_refuse |= name == REFUSE;
             match Chain::from_name(name) {
                 Some(leaf) if leaf.is_leaf() => table.read_leaf(leaf, rules),
@@ -61,7 +66,7 @@ impl Table {
                 Some(found) => *found == ways(&wanted, family).map(|(name, _)| name).collect::<Vec<_>>(),
                 None => wanted.is_empty(),
             };
-            let is_left_over = wanted.is_empty() && chain.parent().is_some();
+            let is_left_over = wanted.is_empty() && table.may_remove(chain);
             if !is_right || is_left_over {
                 table.unclean.insert(chain);
             }
@@ -118,10 +123,11 @@ impl Table {
             }
         }
         self.write_inner(&inner, &mut input);
-        let is_gone = |chain: &&Chain| match contents.get(chain) {
+        let is_empty = |chain: &Chain| match contents.get(chain) {
             Some(servers) => servers.is_empty(),
-            None => chain.parent().is_some() && inner.get(chain).is_some_and(Vec::is_empty),
+            None => inner.get(chain).is_some_and(Vec::is_empty),
         };
+        let is_gone = |chain: &&Chain| is_empty(chain) && self.may_remove(**chain);
         // Only what nothing leads to any more can go.
         for chain in contents.keys().chain(inner.keys().rev()).filter(is_gone) {
             input.line(None, format_args!("-X {}", chain.name()));
@@ -162,11 +168,16 @@ impl Table {
                 }
             }
         }
-        if servers.is_empty() {
-            self.unclean.insert(leaf);
-        } else {
+        if !servers.is_empty() {
             self.leaves.insert(leaf, servers);
+        } else if self.may_remove(leaf) {
+            self.unclean.insert(leaf);
         }
+    }
+
+    /// Whether a chain goes once nothing is in it.
+    fn may_remove(&self, chain: Chain) -> bool {
+        chain.parent().is_some() && !self.held.contains(&chain)
     }
 
     /// The leaves that must be written for these changes, with what is in them then.
@@ -214,6 +225,12 @@ impl Table {
 }
 
 impl Input {
+    /// The first line of a virtual server.
+    pub fn first_of(&self, key: &VirtualServerKey) -> Option<&str> {
+        let index = self.owners.iter().position(|owner| owner.as_ref() == Some(key))?;
+        self.text.lines().nth(index)
+    }
+
     /// The text of a line and the virtual server that it is of, by the number that iptables-restore has for it.
     pub fn at(&self, line: usize) -> Option<(&str, Option<VirtualServerKey>)> {
         let index = line.checked_sub(1)?;
@@ -233,10 +250,15 @@ fn ways(to: &[Chain], family: Family) -> impl Iterator<Item = (String, String)> 
     to.iter().flat_map(move |chain| chain.ways_in(family).into_iter().map(|way| (chain.name(), way)))
 }
 
-/// The chains that rules lead to. Where they lead is told by their names, however the rest is printed.
+/// The chains that rules lead to.
 fn targets(rules: &[String]) -> Vec<String> {
-    let target = |rule: &String| rule.rsplit_once("-j ").map_or_else(String::new, |(_, name)| name.to_owned());
-    rules.iter().map(target).collect()
+    rules.iter().map(|rule| target(rule).unwrap_or_default().to_owned()).collect()
+}
+
+/// Where a rule leads, which is told by the name, however the rest is printed.
+fn target(rule: &str) -> Option<&str> {
+    let (_, name) = rule.rsplit_once("-j ").or_else(|| rule.rsplit_once("-g "))?;
+    Some(name)
 }
 
 #[cfg(test)]
@@ -382,6 +404,31 @@ mod tests {
         let roots = ["IPVSD-PORT"].map(|root| littered.0.remove(root));
         assert_eq!(roots, [Some(vec![])]);
         assert_eq!(littered, whole);
+    }
+
+    #[test]
+    fn a_chain_that_somebody_leads_into_is_emptied_and_stays() {
+        let (mut kernel, _) = with([3, 6]);
+        for (name, rule) in [("KUBE-OTHER", "-d 203.0.113.9 -j IPVSD-ADDRESS-03"), ("CNI", "-g IPVSD-ADDRESS-9A")] {
+            kernel.0.insert(name.into(), vec![rule.into()]);
+        }
+        kernel.0.insert("IPVSD-ADDRESS-9A".into(), vec![]);
+        let mut table = kernel.read();
+        assert!(table.is_clean(), "{table:?}");
+        let gone: Changes = [(key(3), None)].into();
+        let input = table.input(&gone);
+        assert!(!input.text.contains("-X"), "{}", input.text);
+        kernel.restore(&input);
+        table.written(gone);
+        assert_eq!(kernel.0["IPVSD-ADDRESS-03"], [""; 0]);
+        assert!(!kernel.0["IPVSD-ADDRESS-0"].iter().any(|rule| rule.ends_with("-03")));
+        assert!(kernel.read().is_clean());
+        assert_eq!(held(&kernel.read()), held(&table));
+        kernel.0.remove("KUBE-OTHER");
+        kernel.0.remove("CNI");
+        assert!(!kernel.read().is_clean());
+        kernel.restore(&kernel.read().input(&Changes::new()));
+        assert_eq!(kernel, with([6]).0);
     }
 
     proptest! {
