@@ -11,6 +11,7 @@ pub mod other;
 pub mod rules;
 pub mod saved;
 
+use super::modules;
 use crate::model::netfilter::RuleSettings;
 use crate::model::{Family, Leftover};
 use leftovers::{Held, Leftovers, Shared};
@@ -20,7 +21,6 @@ use saved::Saved;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
@@ -196,9 +196,15 @@ pub fn in_use(family: Family) -> Vec<(Backend, Option<Saved>)> {
     };
     // It names the tables, and is empty or missing where there are none.
     let has_legacy = fs::read_to_string(legacy).is_ok_and(|names| !names.is_empty());
-    let has_nft = Path::new("/sys/module/nf_tables").exists();
-    let there = [(Backend::Nft, has_nft), (Backend::Legacy, has_legacy)].into_iter().filter(|(_, is_there)| *is_there);
+    let there =
+        [(Backend::Nft, has_nf_tables()), (Backend::Legacy, has_legacy)].into_iter().filter(|(_, is_there)| *is_there);
     there.map(|(backend, _)| (backend, backend.save(family).ok())).collect()
+}
+
+/// A part of the kernel, as which it is no module, is known by its functions.
+fn has_nf_tables() -> bool {
+    let functions = || fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    modules::is_there("nf_tables") || functions().contains(" nft_do_chain\n")
 }
 
 impl Backend {
@@ -302,6 +308,12 @@ mod tests {
         assert_eq!(missing.to_string(), "ipvsd-no-such-program: is not installed");
         let failing = run("sh", &["-c", "echo why >&2; exit 3"], "").unwrap_err();
         assert_eq!(failing.to_string(), "sh: exit status: 3: why");
+    }
+
+    #[test]
+    fn a_back_end_whose_rules_can_be_listed_is_seen() {
+        let can_be_listed = Backend::Nft.save(Family::Ipv4).is_ok();
+        assert!(has_nf_tables() || !can_be_listed);
     }
 
     #[test]
