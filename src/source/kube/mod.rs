@@ -155,12 +155,13 @@ pub async fn follow(settings: Settings, tell: impl FnMut(Told)) -> Infallible {
         node: settings.node,
         streams: AtomicBool::new(true),
     });
+    let access = shared.access.clone();
     let follower = |kind| Follower::new(Arc::clone(&shared), kind, heard.clone()).run();
     select! {
         never = follower(Kind::Services) => never,
         never = follower(Kind::EndpointSlices) => never,
         never = follower(Kind::Node) => never,
-        never = gather(inbox, Fold::new(settings.started), settings.timing.node, tell) => never,
+        never = gather(inbox, Fold::new(settings.started), settings.timing.node, access, tell) => never,
     }
 }
 
@@ -169,9 +170,11 @@ async fn gather(
     mut inbox: Receiver<(Kind, Heard)>,
     mut fold: Fold,
     node_patience: Duration,
+    access: Access,
     mut tell: impl FnMut(Told),
 ) -> Infallible {
     let mut node_wait = pin!(sleep(node_patience));
+    let mut access = Some(access);
     loop {
         let now = select! {
             mut next = inbox.recv() => {
@@ -193,7 +196,11 @@ async fn gather(
                 now
             }
         };
-        if let Some(news) = fold.news(now) {
+        if let Some(mut news) = fold.news(now) {
+            // Names can be resolved now, as the server was reached.
+            if let Some(access) = access.take() {
+                news.changes.insert(0, Change::ApiServers(access.server_addresses().await));
+            }
             tell(Told::News(news));
         }
     }
