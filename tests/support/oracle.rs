@@ -40,7 +40,7 @@ impl Cluster {
             Change::NodeObject(object) => self.node_object = object,
             Change::OnlyServices(names) => self.services.retain(|name, _| names.contains(name)),
             Change::OnlyEndpointSlices(names) => self.slices.retain(|name, _| names.contains(name)),
-            Change::Doubt(_) => {}
+            Change::ApiServers(_) | Change::Doubt(_) => {}
         }
     }
 

@@ -155,13 +155,12 @@ pub async fn follow(settings: Settings, tell: impl FnMut(Told)) -> Infallible {
         node: settings.node,
         streams: AtomicBool::new(true),
     });
-    let access = shared.access.clone();
     let follower = |kind| Follower::new(Arc::clone(&shared), kind, heard.clone()).run();
     select! {
         never = follower(Kind::Services) => never,
         never = follower(Kind::EndpointSlices) => never,
         never = follower(Kind::Node) => never,
-        never = gather(inbox, Fold::new(settings.started), settings.timing.node, access, tell) => never,
+        never = gather(inbox, Fold::new(settings.started), &shared, tell) => never,
     }
 }
 
@@ -169,12 +168,11 @@ pub async fn follow(settings: Settings, tell: impl FnMut(Told)) -> Infallible {
 async fn gather(
     mut inbox: Receiver<(Kind, Heard)>,
     mut fold: Fold,
-    node_patience: Duration,
-    access: Access,
+    shared: &Shared,
     mut tell: impl FnMut(Told),
 ) -> Infallible {
-    let mut node_wait = pin!(sleep(node_patience));
-    let mut access = Some(access);
+    let mut node_wait = pin!(sleep(shared.timing.node));
+    let mut access = Some(&shared.access);
     loop {
         let now = select! {
             mut next = inbox.recv() => {
