@@ -134,11 +134,7 @@ fn hosts_addresses(service: &Service, state: &State, settings: &Settings) -> Vec
             let ports = "at the Service's ports nothing else can be reached there";
             return (service.origin == Origin::Api).then(|| format!("is an address of this node: {ports}"));
         }
-        let whose = if state.is_api_servers(address) {
-            "the API server's address"
-        } else {
-            "an endpoint's address on another node"
-        };
+        let whose = if state.is_api_servers(address) { "the API server's address" } else { "an endpoint's address" };
         let reason = "it is not made local here, as nothing there could be reached from here any more";
         state.is_elsewhere(address).then(|| format!("is {whose}: {reason}"))
     };

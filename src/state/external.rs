@@ -1,4 +1,4 @@
-//! External addresses that are an endpoint's on another node: a host's own, or a pod's; and those of the API servers.
+//! External addresses that are an endpoint's: a host's own, or a pod's, on this node too; and those of the API servers.
 //!
 //! Only addresses that Services ask for are kept, which are few; a slice costs a look-up for each of its endpoints. Where
 //! an address is asked for that nobody asked for before, all slices are looked through once, for all such addresses
@@ -27,7 +27,7 @@ pub struct ExternalAddresses {
 struct Claim {
     /// The Services that ask for it as an external or load-balancer IP, each once.
     services: Vec<ObjectName>,
-    /// How many endpoints on other nodes have it, counted by slice.
+    /// How many endpoints have it, counted by slice.
     endpoints: usize,
 }
 
@@ -116,7 +116,7 @@ impl ExternalAddresses {
         self.api_servers.contains(&address)
     }
 
-    /// Whether an address that a Service asks for is an endpoint's on another node, or an API server's.
+    /// Whether an address that a Service asks for is an endpoint's, or an API server's.
     pub fn is_elsewhere(&self, address: IpAddr) -> bool {
         self.claims.get(&address).is_some_and(|claim| claim.endpoints > 0 || self.is_api_servers(address))
     }
@@ -132,9 +132,9 @@ fn asked(service: &Service) -> impl Iterator<Item = (&Service, IpAddr)> {
     service.external_ips.iter().chain(&service.load_balancer_ips).map(move |address| (service, *address))
 }
 
-/// The addresses that a slice says are somebody's on another node.
+/// The addresses that a slice says are somebody's. Those of this node itself need no route anyway.
 fn owners(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
-    let endpoints = slice.endpoints.iter().filter(|endpoint| slice.is_of_nodes && !endpoint.is_local);
+    let endpoints = slice.endpoints.iter().filter(|_| slice.is_of_nodes);
     endpoints.map(|endpoint| endpoint.address)
 }
 
@@ -168,13 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_elsewhere_while_any_endpoint_on_another_node_has_it() {
+    fn an_address_is_elsewhere_while_any_endpoint_has_it() {
         let mut state = State::default();
         let gone = |name: &str| Change::EndpointSliceGone(ObjectName::new("default", name));
         for (change, is_elsewhere, dirty) in [
             (service("other", &[[192, 0, 2, 8]]), false, &["other"][..]),
             (service("web", &[HOST]), false, &["web"]),
-            (slice("here", &[(HOST, true)]), false, &["agents"]),
+            (slice("here", &[(HOST, true)]), true, &["agents", "web"]),
+            (gone("here"), false, &["agents", "web"]),
             (slice("there", &[(HOST, false), ([10, 1, 0, 1], false)]), true, &["agents", "web"]),
             (slice("there-too", &[(HOST, false)]), true, &["agents"]),
             (gone("there"), true, &["agents"]),

@@ -47,7 +47,7 @@ pub struct State {
     node_object: NodeObject,
     /// Whether there may be objects that nobody knows, as last told.
     in_doubt: bool,
-    /// Which external addresses are endpoints' on other nodes.
+    /// Which external addresses are endpoints' or API servers'.
     external: ExternalAddresses,
     /// Services to look at again; emptied by [`State::take_dirty`].
     dirty: BTreeSet<ObjectName>,
@@ -123,8 +123,8 @@ impl State {
         mem::take(&mut self.dirty)
     }
 
-    /// Whether an address that a Service asks for as an external or load-balancer IP is an endpoint's on another node, or
-    /// an API server's; as of the last [`State::take_dirty`].
+    /// Whether an address that a Service asks for as an external or load-balancer IP is an endpoint's or an API server's;
+    /// as of the last [`State::take_dirty`].
     pub fn is_elsewhere(&self, address: IpAddr) -> bool {
         self.external.is_elsewhere(address)
     }
