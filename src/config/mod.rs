@@ -21,10 +21,25 @@ use kube_proxy::v1alpha1::KubeProxyConfiguration;
 use logging::Logging;
 use network::{DetectLocal, Masquerade};
 use std::fmt::{self, Display, Formatter};
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// The largest configuration file that is read, in bytes: a ConfigMap holds a fourth of it.
+const FILE_SIZE_MAX: u64 = 4 << 20;
+
+/// Reads a configuration file; what is not UTF-8 is replaced.
+fn text(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    if File::open(path)?.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes)? as u64 > FILE_SIZE_MAX {
+        let message = format!("larger than {} MiB, the most that is read", FILE_SIZE_MAX >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
 
 /// The configuration of a daemon.
 #[derive(Clone, Debug, PartialEq)]

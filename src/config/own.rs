@@ -15,10 +15,10 @@
 use super::ServiceMetrics;
 use super::duration::GoDuration;
 use serde::Deserialize;
+use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fs, io};
 
 /// How long a departing destination may keep its connections, if nobody says.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(15 * 60);
@@ -89,7 +89,7 @@ pub enum OwnError {
 /// See [`OwnError`].
 pub fn load(path: &Path) -> Result<OwnSettings, OwnError> {
     let unreadable = |source| OwnError::Unreadable { path: path.to_owned(), source };
-    let text = String::from_utf8_lossy(&fs::read(path).map_err(unreadable)?).into_owned();
+    let text = super::text(path).map_err(unreadable)?;
     parse(&text).map_err(|message| OwnError::Malformed { path: path.to_owned(), message })
 }
 
@@ -131,6 +131,15 @@ mod tests {
             assert_eq!(parse(text).unwrap().drain_timeout(), Duration::from_secs(seconds), "{text:?}");
         }
         assert_eq!(parse("drainTimeout: \"0\"").unwrap().drain_timeout(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_file_without_end_is_refused() {
+        let error = load(Path::new("/dev/zero")).unwrap_err();
+        assert!(
+            matches!(&error, OwnError::Unreadable { source, .. } if source.to_string().contains("4 MiB")),
+            "{error}"
+        );
     }
 
     #[test]

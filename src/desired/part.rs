@@ -134,9 +134,9 @@ fn hosts_addresses(service: &Service, state: &State, settings: &Settings) -> Vec
             let ports = "at the Service's ports nothing else can be reached there";
             return (service.origin == Origin::Api).then(|| format!("is an address of this node: {ports}"));
         }
-        let reason = "is an endpoint's address on another node: it is not made local here, as nothing there could be \
-                      reached from here any more";
-        state.is_elsewhere(address).then(|| reason.to_owned())
+        let whose = if state.is_api_servers(address) { "the API server's address" } else { "an endpoint's address" };
+        let reason = "it is not made local here, as nothing there could be reached from here any more";
+        state.is_elsewhere(address).then(|| format!("is {whose}: {reason}"))
     };
     let told = external.filter_map(|(address, field)| Some((address, field, message(address)?)));
     told.map(|(address, field, message)| problem(service, field.to_string(), format!("{address} {message}"))).collect()

@@ -11,7 +11,7 @@ pub struct Standing {
     pub is_served: bool,
     /// A Service asks for the address, or its route is there already.
     pub is_vip: bool,
-    /// An endpoint on another node has the address as its own, and no Service as its cluster IP.
+    /// An endpoint or an API server has the address as its own, and no Service as its cluster IP.
     pub is_elsewhere: bool,
 }
 

@@ -131,7 +131,8 @@ impl Pace {
         self.rested = now.saturating_add(self.intervals.rest);
         self.drain_check = outcome.draining.then(|| now.saturating_add(self.intervals.drain_check));
         if outcome.success != Success::Whole {
-            self.reading = now.saturating_add(self.retry);
+            // What cannot be mended keeps nobody from mending the rest as often as is asked for.
+            self.reading = now.saturating_add(self.retry.min(self.intervals.resync));
             self.is_routine = false;
             if outcome.success == Success::Unread {
                 self.rested = self.rested.max(self.reading);
@@ -199,6 +200,17 @@ mod tests {
         pace.passed(GOOD, now);
         pace.passed(BAD, now);
         assert_eq!(pace.next(false) - now, Pace::FIRST_RETRY);
+    }
+
+    #[test]
+    fn what_fails_for_good_puts_no_reading_off() {
+        let mut pace = Pace::new(Intervals { resync: at(5_000), ..Intervals::default() });
+        let mut now = at(0);
+        for _ in 0..11 {
+            pace.passed(BAD, now);
+            assert!(pace.next(false) - now <= at(5_000));
+            now = pace.next(false);
+        }
     }
 
     #[test]

@@ -20,9 +20,10 @@ use tokio::time::sleep;
 /// The socket's abstract name; `ss -xl` shows it with an at sign.
 pub const NAME: &str = "ipvsd/inspection";
 
-/// Heads of requests come at once; whoever reads the largest answer slowly gets half a minute.
+/// Heads of requests come at once; whoever reads the largest answer slowly gets half a minute. So many scripts may ask at
+/// one time without cutting each other off.
 const LIMITS: Limits = Limits {
-    connections: 4,
+    connections: 32,
     head: Duration::from_secs(5),
     body: Duration::from_secs(5),
     life: Duration::from_secs(30),

@@ -1,4 +1,4 @@
-//! External addresses that are an endpoint's on another node: a host's own, or a pod's.
+//! External addresses that are an endpoint's: a host's own, or a pod's, on this node too; and those of the API servers.
 //!
 //! Only addresses that Services ask for are kept, which are few; a slice costs a look-up for each of its endpoints. Where
 //! an address is asked for that nobody asked for before, all slices are looked through once, for all such addresses
@@ -18,6 +18,8 @@ pub struct ExternalAddresses {
     new: HashSet<IpAddr>,
     /// Those that became an endpoint's or ceased to be since [`ExternalAddresses::take_moved`].
     moved: BTreeSet<IpAddr>,
+    /// Those of the API servers, whoever asks for them.
+    api_servers: BTreeSet<IpAddr>,
 }
 
 /// What is known of an address.
@@ -25,7 +27,7 @@ pub struct ExternalAddresses {
 struct Claim {
     /// The Services that ask for it as an external or load-balancer IP, each once.
     services: Vec<ObjectName>,
-    /// How many endpoints on other nodes have it, counted by slice.
+    /// How many endpoints have it, counted by slice.
     endpoints: usize,
 }
 
@@ -99,9 +101,24 @@ impl ExternalAddresses {
         concerned
     }
 
-    /// Whether an address that a Service asks for is an endpoint's on another node.
+    /// Takes in which addresses the API servers have. Returns the Services that it makes a difference to.
+    pub fn set_api_servers(&mut self, addresses: BTreeSet<IpAddr>) -> BTreeSet<ObjectName> {
+        let before = mem::replace(&mut self.api_servers, addresses);
+        let moved = &before ^ &self.api_servers;
+        let claims = moved.iter().filter_map(|address| self.claims.get(address));
+        let concerned = claims.flat_map(|claim| claim.services.iter().cloned()).collect();
+        self.moved.extend(moved);
+        concerned
+    }
+
+    /// Whether an address is that of an API server.
+    pub fn is_api_servers(&self, address: IpAddr) -> bool {
+        self.api_servers.contains(&address)
+    }
+
+    /// Whether an address that a Service asks for is an endpoint's, or an API server's.
     pub fn is_elsewhere(&self, address: IpAddr) -> bool {
-        self.claims.get(&address).is_some_and(|claim| claim.endpoints > 0)
+        self.claims.get(&address).is_some_and(|claim| claim.endpoints > 0 || self.is_api_servers(address))
     }
 
     /// The addresses that became an endpoint's or ceased to be since the last call.
@@ -115,9 +132,9 @@ fn asked(service: &Service) -> impl Iterator<Item = (&Service, IpAddr)> {
     service.external_ips.iter().chain(&service.load_balancer_ips).map(move |address| (service, *address))
 }
 
-/// The addresses that a slice says are somebody's on another node.
+/// The addresses that a slice says are somebody's. Those of this node itself need no route anyway.
 fn owners(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
-    let endpoints = slice.endpoints.iter().filter(|endpoint| slice.is_of_nodes && !endpoint.is_local);
+    let endpoints = slice.endpoints.iter().filter(|_| slice.is_of_nodes);
     endpoints.map(|endpoint| endpoint.address)
 }
 
@@ -151,13 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_elsewhere_while_any_endpoint_on_another_node_has_it() {
+    fn an_address_is_elsewhere_while_any_endpoint_has_it() {
         let mut state = State::default();
         let gone = |name: &str| Change::EndpointSliceGone(ObjectName::new("default", name));
         for (change, is_elsewhere, dirty) in [
             (service("other", &[[192, 0, 2, 8]]), false, &["other"][..]),
             (service("web", &[HOST]), false, &["web"]),
-            (slice("here", &[(HOST, true)]), false, &["agents"]),
+            (slice("here", &[(HOST, true)]), true, &["agents", "web"]),
+            (gone("here"), false, &["agents", "web"]),
             (slice("there", &[(HOST, false), ([10, 1, 0, 1], false)]), true, &["agents", "web"]),
             (slice("there-too", &[(HOST, false)]), true, &["agents"]),
             (gone("there"), true, &["agents"]),
@@ -182,6 +200,20 @@ mod tests {
             assert_eq!(state.take_moved(), BTreeSet::from([HOST.into()]));
             assert_eq!(state.take_moved(), BTreeSet::new());
         }
+    }
+
+    #[test]
+    fn an_api_servers_address_is_elsewhere_for_those_who_ask_for_it() {
+        let mut state = State::default();
+        let servers =
+            |addresses: &[[u8; 4]]| Change::ApiServers(addresses.iter().map(|at| IpAddr::from(*at)).collect());
+        let dirty = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(after(&mut state, servers(&[HOST])), (false, dirty(&[])), "nobody asks for it");
+        assert_eq!(after(&mut state, service("web", &[HOST])), (true, dirty(&["web"])));
+        assert_eq!(after(&mut state, servers(&[[192, 0, 2, 8]])), (false, dirty(&["web"])));
+        assert_eq!(after(&mut state, servers(&[HOST])), (true, dirty(&["web"])));
+        assert!(state.is_api_servers(HOST.into()));
+        assert_eq!(state.take_moved(), BTreeSet::from([HOST.into(), [192, 0, 2, 8].into()]));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub enum Change {
     Node(Node),
     /// What the cluster says of the node, whole.
     NodeObject(NodeObject),
+    /// The addresses of the API servers that the input comes from, whole.
+    ApiServers(BTreeSet<IpAddr>),
     /// Whether the input may hold objects that cannot be read and of which no good version is known.
     Doubt(bool),
 }
@@ -45,7 +47,7 @@ pub struct State {
     node_object: NodeObject,
     /// Whether there may be objects that nobody knows, as last told.
     in_doubt: bool,
-    /// Which external addresses are endpoints' on other nodes.
+    /// Which external addresses are endpoints' or API servers'.
     external: ExternalAddresses,
     /// Services to look at again; emptied by [`State::take_dirty`].
     dirty: BTreeSet<ObjectName>,
@@ -68,6 +70,7 @@ impl State {
             Change::OnlyEndpointSlices(names) => self.keep_slices(&names),
             Change::Node(node) => self.put_node(node),
             Change::NodeObject(node) => self.put_node_object(node),
+            Change::ApiServers(addresses) => self.dirty.append(&mut self.external.set_api_servers(addresses)),
             Change::Doubt(in_doubt) => self.in_doubt = in_doubt,
         }
     }
@@ -120,10 +123,15 @@ impl State {
         mem::take(&mut self.dirty)
     }
 
-    /// Whether an address that a Service asks for as an external or load-balancer IP is an endpoint's on another node;
+    /// Whether an address that a Service asks for as an external or load-balancer IP is an endpoint's or an API server's;
     /// as of the last [`State::take_dirty`].
     pub fn is_elsewhere(&self, address: IpAddr) -> bool {
         self.external.is_elsewhere(address)
+    }
+
+    /// Whether an address is that of an API server.
+    pub fn is_api_servers(&self, address: IpAddr) -> bool {
+        self.external.is_api_servers(address)
     }
 
     /// The addresses of which [`State::is_elsewhere`] may say something else than at the last call of this.

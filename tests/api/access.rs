@@ -68,6 +68,23 @@ fn the_master_stands_in_for_the_server_of_the_file() {
 }
 
 #[test]
+fn the_servers_addresses_are_known_with_the_first_news() {
+    let (server, directory) = (cluster(), TempDir::new().unwrap());
+    let follower = Follower::start(settings(server.kubeconfig(directory.path())));
+    follower.until_equal_to(&server);
+    assert!(follower.seen().state.is_api_servers(server.address().ip()));
+
+    let addresses = |master: &str| {
+        let access = Access { kubeconfig: None, master: Some(master.to_owned()) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(access.server_addresses())
+    };
+    assert_eq!(addresses("https://[fd00::1]:6443"), ["fd00::1".parse().unwrap()].into());
+    assert!(addresses("localhost:6443").contains(&[127, 0, 0, 1].into()));
+    assert_eq!(addresses("https://no-such-name.invalid"), [].into());
+}
+
+#[test]
 fn what_cannot_be_used_as_access_is_named() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("kubeconfig");

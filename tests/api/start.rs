@@ -20,6 +20,7 @@ fn the_first_news_is_the_whole_cluster_and_all_of_it_is_said_to_be_all() {
     assert_eq!(
         follower.seen().news,
         [[
+            "1 API server",
             "Node in a",
             "Service api",
             "Service web",
@@ -77,7 +78,7 @@ fn a_node_that_is_there_is_in_the_first_news() {
     server.put(node("b"));
     let follower = Follower::of(&server);
     follower.until_equal_to(&server);
-    assert_eq!(follower.seen().news, [["Node in b", "Service web", "1 Services", "0 EndpointSlices"]]);
+    assert_eq!(follower.seen().news, [["1 API server", "Node in b", "Service web", "1 Services", "0 EndpointSlices"]]);
     assert_eq!(follower.seen().notices, []);
 }
 
@@ -87,7 +88,7 @@ fn a_node_that_is_not_there_yet_is_not_waited_for() {
     server.put(service("web", 1));
     let follower = Follower::of(&server);
     follower.until_equal_to(&server);
-    assert_eq!(follower.seen().news, [["Service web", "1 Services", "0 EndpointSlices"]]);
+    assert_eq!(follower.seen().news, [["1 API server", "Service web", "1 Services", "0 EndpointSlices"]]);
     assert_eq!(follower.seen().notices, [Notice::NodeUnknown]);
     server.put(with(node("a"), "/status/addresses", json!([])));
     follower.until("the Node is told", |seen| seen.state.node_object().zone.as_deref() == Some("a"));
@@ -100,7 +101,7 @@ fn a_node_that_cannot_be_read_is_waited_for_only_a_while() {
     server.fault(Fault::once(Answer::Status(503, None)).resource("nodes").times(3));
     let follower = Follower::with_timing(&server, Timing { node: Duration::from_millis(50), ..timing() });
     follower.until_equal_to(&server);
-    assert_eq!(follower.seen().news, [["Service web", "1 Services", "0 EndpointSlices"]]);
+    assert_eq!(follower.seen().news, [["1 API server", "Service web", "1 Services", "0 EndpointSlices"]]);
     assert_eq!(follower.seen().notices, [Notice::NodeUnknown]);
     server.put(node("a"));
     follower.until("the Node is told", |seen| seen.state.node_object().zone.as_deref() == Some("a"));

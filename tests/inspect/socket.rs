@@ -1,5 +1,6 @@
 //! The socket: who may ask, who is believed, and what slow or hostile clients cost.
 
+use futures_util::future::join_all;
 use ipvsd::inspect::{Answer, Question, Status, Wanted};
 use ipvsd::server::{Ask, AskError, InspectionServer, LOG, LogFilter, Told, Unanswered, ask, inspection, put};
 use std::io;
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::Barrier;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::AbortHandle;
 
@@ -114,22 +116,40 @@ async fn those_who_ask_nothing_or_nonsense_keep_nobody_out() {
     for start in
         ["", "GET /v1/wan", "\r\n\r\nhello\r\n\r\n", "POST /v1/wanted HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n"]
     {
-        for _ in 0..4 {
+        for _ in 0..32 {
             let mut stream = connected(&name).await;
             stream.write_all(start.as_bytes()).await.unwrap();
             silent.push(stream);
         }
         assert_eq!(ask::<Wanted>(&name, "/v1/wanted").await.unwrap(), Wanted::default());
     }
-    // No more than four are kept.
+    // No more than these are kept.
     let mut closed = 0;
-    for mut stream in silent.drain(..8) {
+    for mut stream in silent.drain(..64) {
         let mut rest = Vec::new();
         // A reset is an end as well.
         let _ = stream.read_to_end(&mut rest).await;
         closed += usize::from(!rest.starts_with(b"HTTP/1.1 200"));
     }
-    assert_eq!(closed, 8);
+    assert_eq!(closed, 64);
+}
+
+#[tokio::test]
+async fn many_who_ask_at_the_same_time_are_all_answered() {
+    const MANY: usize = 20;
+    let name = fresh_name();
+    let all_are_here = Arc::new(Barrier::new(MANY));
+    let slow: Ask = Arc::new(move |_| {
+        let all_are_here = Arc::clone(&all_are_here);
+        Box::pin(async move {
+            all_are_here.wait().await;
+            Ok(Answer::Wanted(Box::default()))
+        })
+    });
+    let (_server, mut told) = serve(&name, slow);
+    told.recv().await.unwrap().unwrap();
+    let answers = join_all((0..MANY).map(|_| ask::<Wanted>(&name, "/v1/wanted"))).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
 }
 
 #[tokio::test]

@@ -246,6 +246,7 @@ fn word(change: &Change) -> String {
         Change::OnlyServices(names) => format!("{} Services", all(names)),
         Change::OnlyEndpointSlices(names) => format!("{} EndpointSlices", all(names)),
         Change::NodeObject(node) => format!("Node in {}", node.zone.as_deref().unwrap_or("no zone")),
+        Change::ApiServers(addresses) => format!("{} API server", addresses.len()),
         Change::Doubt(doubt) => format!("doubt {doubt}"),
         other => format!("{other:?}"),
     }

@@ -40,7 +40,7 @@ impl Cluster {
             Change::NodeObject(object) => self.node_object = object,
             Change::OnlyServices(names) => self.services.retain(|name, _| names.contains(name)),
             Change::OnlyEndpointSlices(names) => self.slices.retain(|name, _| names.contains(name)),
-            Change::Doubt(_) => {}
+            Change::ApiServers(_) | Change::Doubt(_) => {}
         }
     }
 
@@ -73,13 +73,13 @@ impl Cluster {
         model
     }
 
-    /// Whether an endpoint on another node has an external address that is no cluster IP.
+    /// Whether an endpoint has an external address that is no cluster IP.
     fn is_elsewhere(&self, vip: IpAddr) -> bool {
         let services = || self.services.values();
         let is_external = services().any(|one| one.external_ips.contains(&vip) || one.load_balancer_ips.contains(&vip));
         let is_internal = services().any(|one| !one.ports.is_empty() && one.cluster_ips.contains(&vip));
         let mut endpoints = self.slices.values().filter(|slice| slice.is_of_nodes).flat_map(|slice| &slice.endpoints);
-        is_external && !is_internal && endpoints.any(|one| !one.is_local && one.address == vip)
+        is_external && !is_internal && endpoints.any(|one| one.address == vip)
     }
 
     /// What load balancers are told in a family.

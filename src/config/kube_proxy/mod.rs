@@ -12,8 +12,8 @@ pub mod v1alpha1;
 use decode::{DecodeError, Decoded};
 use logging::VmoduleItem;
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 use v1alpha1::{API_VERSION, KIND, KubeProxyConfiguration};
 
 /// The API group, under which `/configz` has the object.
@@ -46,7 +46,7 @@ pub enum LoadError {
 /// See [`LoadError`].
 pub fn load(path: &Path) -> Result<Decoded<KubeProxyConfiguration>, LoadError> {
     let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
-    let text = String::from_utf8_lossy(&fs::read(path).map_err(unreadable)?).into_owned();
+    let text = super::text(path).map_err(unreadable)?;
     parse(&text).map_err(|source| LoadError::Malformed { path: path.to_owned(), source })
 }
 

@@ -21,7 +21,6 @@ use saved::Saved;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
@@ -202,7 +201,7 @@ pub fn in_use(family: Family) -> Vec<(Backend, Option<Saved>)> {
     };
     // It names the tables, and is empty or missing where there are none.
     let has_legacy = fs::read_to_string(legacy).is_ok_and(|names| !names.is_empty());
-    let has_nft = Path::new("/sys/module/nf_tables").exists();
+    let has_nft = modules::is_there("nf_tables");
     let there = [(Backend::Nft, has_nft), (Backend::Legacy, has_legacy)].into_iter().filter(|(_, is_there)| *is_there);
     let mut in_use: Vec<_> = there.map(|(backend, _)| (backend, backend.save(family).ok())).collect();
     // What is part of the kernel is nowhere to be seen; it may be asked for where that cannot load anything.
@@ -324,6 +323,13 @@ mod tests {
         assert_eq!(missing.to_string(), "ipvsd-no-such-program: is not installed");
         let failing = run("sh", &["-c", "echo why >&2; exit 3"], "").unwrap_err();
         assert_eq!(failing.to_string(), "sh: exit status: 3: why");
+    }
+
+    #[test]
+    fn a_back_end_whose_rules_can_be_listed_is_seen() {
+        let can_be_listed = Backend::Nft.save(Family::Ipv4).is_ok();
+        let is_seen = in_use(Family::Ipv4).iter().any(|(backend, _)| *backend == Backend::Nft);
+        assert_eq!(is_seen, can_be_listed);
     }
 
     #[test]

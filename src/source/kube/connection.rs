@@ -14,8 +14,12 @@ use hyper_util::rt::TokioExecutor;
 use kube::client::ConfigExt;
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::net::lookup_host;
+use tokio::time::timeout;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 
 /// How long a connection may take. A Node's first packet to a VIP can be lost while routes change, and is sent again
@@ -78,6 +82,17 @@ impl Access {
     pub async fn client(&self, observer: &RequestObserver) -> Result<Client, AccessError> {
         let config = self.config().await?;
         client(config, observer).map_err(AccessError::Credentials)
+    }
+
+    /// The addresses that the API server has now; none where that cannot be found out. Async, as it may ask the system to
+    /// resolve a name.
+    pub async fn server_addresses(&self) -> BTreeSet<IpAddr> {
+        let Ok(config) = self.config().await else { return BTreeSet::new() };
+        let host = config.cluster_url.host().unwrap_or_default();
+        let host = host.trim_matches(['[', ']']);
+        // Only the addresses are wanted, so any port will do.
+        let found = timeout(CONNECT, lookup_host((host, 0))).await;
+        found.map_or_else(|_| BTreeSet::new(), |found| found.into_iter().flatten().map(|at| at.ip()).collect())
     }
 
     async fn config(&self) -> Result<Config, AccessError> {

@@ -160,7 +160,7 @@ pub async fn follow(settings: Settings, tell: impl FnMut(Told)) -> Infallible {
         never = follower(Kind::Services) => never,
         never = follower(Kind::EndpointSlices) => never,
         never = follower(Kind::Node) => never,
-        never = gather(inbox, Fold::new(settings.started), settings.timing.node, tell) => never,
+        never = gather(inbox, Fold::new(settings.started), &shared, tell) => never,
     }
 }
 
@@ -168,10 +168,11 @@ pub async fn follow(settings: Settings, tell: impl FnMut(Told)) -> Infallible {
 async fn gather(
     mut inbox: Receiver<(Kind, Heard)>,
     mut fold: Fold,
-    node_patience: Duration,
+    shared: &Shared,
     mut tell: impl FnMut(Told),
 ) -> Infallible {
-    let mut node_wait = pin!(sleep(node_patience));
+    let mut node_wait = pin!(sleep(shared.timing.node));
+    let mut access = Some(&shared.access);
     loop {
         let now = select! {
             mut next = inbox.recv() => {
@@ -193,7 +194,11 @@ async fn gather(
                 now
             }
         };
-        if let Some(news) = fold.news(now) {
+        if let Some(mut news) = fold.news(now) {
+            // Names can be resolved now, as the server was reached.
+            if let Some(access) = access.take() {
+                news.changes.insert(0, Change::ApiServers(access.server_addresses().await));
+            }
             tell(Told::News(news));
         }
     }
