@@ -82,6 +82,7 @@ fn main() -> ExitCode {
 
 fn trials() -> Vec<Trial> {
     let subjects = [
+        mode_changes::first_trials(),
         affinity::trials(),
         check::trials(),
         cluster::trials(),

@@ -24,11 +24,26 @@ use std::sync::atomic::{AtomicU16, Ordering};
 pub const VIPS: [&str; 2] = ["10.96.0.10", "fd00:96::10"];
 pub const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
+/// What gives the tables of an input to the program `$name` one by one.
+const TABLE_BY_TABLE: &str = r#"
+table=
+while IFS= read -r line; do
+    table+=$line$'\n'
+    if [ "$line" = COMMIT ]; then
+        printf %s "$table" | "$name" "$@" || exit
+        sleep 0.3
+        table=
+    fi
+done
+"#;
+
 /// Everything that runs. Dropped from top to bottom.
 pub struct Rig {
     mode: Mode,
     daemon: Option<Daemon>,
     flags: Vec<&'static str>,
+    /// Of daemons that are started from now on, if not this program's.
+    path: Option<String>,
     directory: Directory,
     _backends: Vec<Backend>,
     pub network: Network,
@@ -54,7 +69,7 @@ impl Rig {
         let backends = network.backends.iter().map(start).collect();
         let directory = Directory::new().unwrap();
         let flags = [flags, mode.flags()].concat();
-        let mut rig = Self { mode, daemon: None, flags, directory, _backends: backends, network };
+        let mut rig = Self { mode, daemon: None, flags, path: None, directory, _backends: backends, network };
         for object in objects(&rig.network.backends) {
             rig.put(&object);
         }
@@ -103,9 +118,27 @@ impl Rig {
         self.flags.extend(["--ipvsd-config", Box::leak(own.to_str().unwrap().to_owned().into_boxed_str())]);
     }
 
+    /// Has daemons that are started from now on write one table of netfilter after the other with a pause in between, so
+    /// that what packets find then is not over in a moment.
+    pub fn with_pauses_between_tables(&mut self) {
+        let programs = self.directory.beside("programs");
+        std::fs::create_dir(&programs).unwrap();
+        let path = std::env::var("PATH").unwrap();
+        for name in ["iptables", "ip6tables"] {
+            for name in [format!("{name}-restore"), format!("{name}-legacy-restore")] {
+                let script = format!("#!/bin/bash\nPATH={path:?} name={name}\n{TABLE_BY_TABLE}");
+                let program = programs.join(name);
+                std::fs::write(&program, script).unwrap();
+                run("chmod", &["+x", program.to_str().unwrap()]);
+            }
+        }
+        self.path = Some(format!("{}:{path}", programs.to_str().unwrap()));
+    }
+
     pub fn start_daemon(&mut self) {
         let mut command = Command::new(IPVSD);
         command.args(["run", "--manifests"]).arg(self.directory.manifests()).args(&self.flags);
+        command.envs(self.path.as_ref().map(|path| ("PATH", path)));
         self.daemon = Some(Daemon::start(&self.network.node, &mut command, &self.directory.beside("log")).unwrap());
     }
 

@@ -108,9 +108,16 @@ impl Saved {
 
     /// What makes these rules those of `settings`, in one transaction for each table: our chains get their rules, and
     /// jumps that are missing are put first. Chains that these settings have no use for go.
+    ///
+    /// Where netfilter balances, filter refuses what nat has not translated. So it comes after nat, and is the first to go
+    /// when IPVS balances again: else packets would be refused in between.
     pub fn repair(&self, settings: &RuleSettings, family: Family) -> String {
         let mut text = String::new();
-        for table in tables(settings, family) {
+        let mut tables = tables(settings, family);
+        if settings.balancing == Balancing::Ipvs && self.balances() {
+            tables.reverse();
+        }
+        for table in tables {
             line(&mut text, format_args!("*{}", table.name));
             let useless = self.useless(&table);
             let missing = table.roots.iter().filter(|root| !self.has_chain(table.name, root)).copied();
@@ -242,6 +249,19 @@ pub(super) mod tests {
             }
         }
         after
+    }
+
+    #[test]
+    fn filter_comes_after_nat_only_where_it_refuses_what_nat_leaves() {
+        let order = |found: &Saved, settings: &str| {
+            let text = found.repair(&settings.parse().unwrap(), Family::Ipv4);
+            text.lines().filter_map(|line| line.strip_prefix('*')).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let (ipvs, nat) = ("masquerade 0x4000", "masquerade 0x4000, nat");
+        let balancing = restored(&Saved::default(), &Saved::default().repair(&nat.parse().unwrap(), Family::Ipv4));
+        assert_eq!(order(&Saved::default(), ipvs), ["mangle", "nat", "filter"]);
+        assert_eq!(order(&balancing, nat), ["mangle", "nat", "filter"]);
+        assert_eq!(order(&balancing, ipvs), ["filter", "nat", "mangle"]);
     }
 
     #[test]
