@@ -25,8 +25,8 @@ pub fn trials() -> Vec<Trial> {
 /// To be run before all others, as what they leave behind keeps modules in use for a while; and in the lab alone, whose
 /// `/lib` and modules are its own.
 pub fn first_trials() -> Vec<Trial> {
-    let name = "mode_changes::a_node_that_gains_ipvs_says_so_and_moves_over_if_asked";
-    vec![trial(name, a_node_gains_ipvs).with_ignored_flag(!is_set("IPVSD_IN_LAB"))]
+    let gains = trial("mode_changes::a_node_that_gains_ipvs_says_so_and_moves_over_if_asked", a_node_gains_ipvs);
+    vec![gains.with_ignored_flag(!is_set("IPVSD_IN_LAB"))]
 }
 
 fn rig(flags: &[&'static str]) -> Rig {
