@@ -19,6 +19,7 @@ pub mod netlink;
 pub mod nftables;
 pub mod node_setup;
 pub mod ownership;
+pub mod program;
 pub mod route;
 pub mod sysctl;
 
