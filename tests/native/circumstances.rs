@@ -1,8 +1,9 @@
-//! What others do on a node that ipvsd has to live with: programs that hang.
+//! What others do on a node that ipvsd has to live with: programs that hang, sets of its names that are not what they
+//! should be.
 
 use crate::lab::{run, trial};
 use crate::objects::{service, slice};
-use crate::program::{IPVSD, eventually};
+use crate::program::{IPVSD, eventually, ipvsd, stdout};
 use ipvsd::demo::daemon::Daemon;
 use ipvsd::demo::namespace::Namespace;
 use libtest_mimic::Trial;
@@ -12,7 +13,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -23,6 +24,8 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial("circumstances::a_program_that_hangs_at_the_start_keeps_neither_health_nor_the_end", hangs_at_the_start),
         trial("circumstances::one_that_hangs_later_does_not_either_and_is_killed", hangs_later),
+        trial("circumstances::a_set_of_another_type_is_replaced", other_type_is_replaced),
+        trial("circumstances::one_that_rules_refer_to_costs_itself_alone_and_is_told", other_type_in_use),
     ]
 }
 
@@ -93,6 +96,12 @@ impl Node {
         command.arg("run").args(self.arguments()).args(["--healthz-bind-address", HEALTH]).env("PATH", path);
         Daemon::start(&Namespace::here().unwrap(), &mut command, &self.path("log")).unwrap()
     }
+
+    fn once(&self) -> Output {
+        let arguments = self.arguments();
+        let arguments: Vec<_> = ["run", "--once"].into_iter().chain(arguments.iter().map(String::as_str)).collect();
+        ipvsd(&arguments)
+    }
 }
 
 /// What is answered on `/livez`; nothing while nobody answers.
@@ -142,3 +151,47 @@ fn hangs_later() {
     assert!(livez().starts_with("HTTP/1.1 200 "), "{}", livez());
     stop(&node, daemon);
 }
+
+/// The type of a set, as ipset tells it.
+fn type_of_set(name: &str) -> String {
+    let text = run("ipset", &["list", "-terse", name]);
+    text.lines().find_map(|line| line.strip_prefix("Type: ")).unwrap().to_owned()
+}
+
+fn other_type_is_replaced() {
+    let node = Node::new();
+    run("ipset", &["create", "KUBE-CLUSTER-IP", "hash:net"]);
+    run("ipset", &["add", "KUBE-CLUSTER-IP", "10.0.0.0/8"]);
+    run("ipset", &["create", "IPVSD-SHORT-CIRCUIT", "hash:ip,port"]);
+    run("ipset", &["create", "KUBE-LOAD-BALANCER", "hash:ip,port", "family", "inet6"]);
+    stdout(&node.once(), 0);
+    assert_eq!(type_of_set("KUBE-CLUSTER-IP"), "hash:ip,port");
+    run("ipset", &["test", "KUBE-CLUSTER-IP", "10.96.0.2,tcp:80"]);
+    for (name, header) in [("IPVSD-SHORT-CIRCUIT", "skbinfo"), ("KUBE-LOAD-BALANCER", "family inet ")] {
+        let text = run("ipset", &["list", "-terse", name]);
+        assert!(text.contains(header), "{text}");
+    }
+}
+
+fn other_type_in_use() {
+    let node = Node::new();
+    run("ipset", &["create", "KUBE-CLUSTER-IP", "hash:net"]);
+    run("iptables", &["-A", "INPUT", "-m", "set", "--match-set", "KUBE-CLUSTER-IP", "src"]);
+    let output = node.once();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let told = "there is a set of this name with the type hash:net where hash:ip,port is needed, and rules refer to it";
+    let lines: Vec<_> = said.lines().filter(|line| line.contains("failed, will be tried again: ")).collect();
+    assert!(matches!(lines[..], [line] if line.contains("+ set KUBE-CLUSTER-IP ") && line.contains(told)), "{said}");
+    assert_eq!(type_of_set("KUBE-CLUSTER-IP"), "hash:net");
+    assert_eq!(type_of_set("KUBE-LOOP-BACK"), "hash:ip,port,ip");
+    run("iptables", &["-t", "mangle", "-C", "OUTPUT", "-j", "IPVSD-OUTPUT", "-m", "comment", "--comment", OUTPUT]);
+    // As it is told.
+    run("iptables", &["-F", "INPUT"]);
+    stdout(&ipvsd(&["cleanup"]), 0);
+    stdout(&node.once(), 0);
+    assert_eq!(type_of_set("KUBE-CLUSTER-IP"), "hash:ip,port");
+}
+
+/// Of the rule that leads to those for the node's own packets.
+const OUTPUT: &str = "ipvsd short circuit of the node";
