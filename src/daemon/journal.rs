@@ -5,7 +5,7 @@ use super::trouble::Trouble;
 use crate::kernel::{Cause, FlowsError};
 use crate::model::Op;
 use crate::reconcile::Report;
-use crate::state::Problem;
+use crate::state::{OneLine, Problem};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tracing::{error, info, warn};
@@ -79,7 +79,7 @@ impl Journal {
         for (op, cause) in report.failures() {
             // A stale picture is read anew at once; it is news only if that does not help.
             if !matches!(cause, Cause::OutOfDate(_)) {
-                failures.insert(format!("{}{op}: {cause}", owner(op)));
+                failures.insert(OneLine(format_args!("{}{op}: {cause}", owner(op))).to_string());
             }
         }
         failures.extend(self.note_flows(report));

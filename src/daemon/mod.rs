@@ -16,6 +16,7 @@ mod restart;
 mod servers;
 mod service_manager;
 mod short;
+mod stop;
 mod survey;
 mod telemetry;
 mod traffic;
@@ -34,9 +35,11 @@ use anyhow::Context;
 use balancer::Choice;
 use configuration::Configuration;
 use leftovers::Leftovers;
+use servers::Starter;
 use service_manager::ServiceManager;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
+use stop::Stop;
 use telemetry::{HealthChecks, Shared, Telemetry};
 use tokio::runtime::{Builder, Runtime};
 use tokio::select;
@@ -80,42 +83,35 @@ pub fn run(config: Config, invocation: Invocation) -> anyhow::Result<Ended> {
     heap::share();
     config.notices.iter().for_each(|notice| info!("configuration: {notice}"));
     let node_name = node::name(&config)?;
-    let (kernel, choice) = balancer::prepare(&config)?;
-    let node = Node { kernel, choice, name: &node_name };
-    let ended = runtime()?.block_on(live(config, invocation, node))?;
+    let ended = runtime()?.block_on(live(config, invocation, &node_name))?;
     info!("stopped; the kernel stays as it is");
     Ok(ended)
 }
 
-/// The node that the daemon is on.
-struct Node<'a> {
-    kernel: Linux,
-    choice: Choice,
-    name: &'a str,
-}
-
-async fn live(config: Config, invocation: Invocation, node: Node<'_>) -> anyhow::Result<Ended> {
-    let Node { mut kernel, choice, name: node } = node;
+async fn live(config: Config, invocation: Invocation, node: &str) -> anyhow::Result<Ended> {
+    let (fatal, hard_failure) = tokio::sync::mpsc::channel(1);
+    let mut stop = Stop::hear(hard_failure)?;
     let shared = shared(&config)?;
-    shared.metrics.mode(choice.mode(), choice.why());
-    if let Input::Cluster(connection) = &config.input {
-        cluster::check_access(connection).await.context("there is no way to the cluster")?;
-    }
     let events = cluster::events(&config, node, &shared.metrics);
-    let mut sources = Sources::open(&config, Listener { node, metrics: Some(&shared.metrics) }).await?;
+    let servers = Starter { shared: &shared, events: events.as_ref(), fatal };
+    // Before anything that may take its time: programs may hang.
+    servers.health(&config.servers);
+    let (mut kernel, choice) = match prepare(&config, &mut stop).await? {
+        Ok(prepared) => prepared,
+        Err(ended) => return Ok(ended),
+    };
+    shared.metrics.mode(choice.mode(), choice.why());
+    let (mut sources, first) = select! {
+        begun = begin(&config, node, &shared) => begun?,
+        told = stop.told() => return told,
+    };
     let (wheel_sender, inbox) = mpsc::channel();
-    for message in sources.first().await? {
-        if let (Message::Node(facts), Input::Cluster(_)) = (&message, &config.input) {
-            node::check_families(&config, facts)?;
-        }
-        wheel_sender.send(message)?;
-    }
+    first.into_iter().try_for_each(|message| wheel_sender.send(message))?;
     let ask = inspection::ask(wheel_sender.clone());
     inspection::start(Arc::clone(&ask), invocation.about.log.clone());
     let traffic = traffic_of(&config, &kernel).map(|what| traffic::teller(what, Arc::clone(&ask), &shared.metrics));
     let page = Page::new(node.to_owned(), choice.reason(), ask);
-    let pages = servers::Pages { about: invocation.about, mode: choice.mode(), page, traffic };
-    let mut fatal = servers::start(&config, pages, &shared, events.as_ref());
+    servers.metrics(&config, servers::Pages { about: invocation.about, mode: choice.mode(), page, traffic });
     let (health_checks, wanted) = tokio::sync::watch::channel(HealthChecks::default());
     tokio::spawn(servers::serve_health_checks(wanted, shared.clone(), events.clone()));
     let telemetry = Telemetry::new(shared.clone(), health_checks);
@@ -130,15 +126,46 @@ async fn live(config: Config, invocation: Invocation, node: Node<'_>) -> anyhow:
     let moving = moving(config.clone(), choice, events.clone());
     let mut configuration = Configuration::watch(config, invocation.reread, Arc::clone(&shared.metrics));
     let ended = select! {
-        stopped = sources.watch(&wheel_sender, end) => stopped.map(|()| Ended::Stopped),
+        Err(error) = sources.watch(&wheel_sender, end) => Err(error),
         () = configuration.changed() => Ok(Ended::ConfigurationChanged),
         () = moving => Ok(Ended::IpvsAppeared),
-        Some(error) = fatal.recv() => Err(error.into()),
+        told = stop.told() => told,
     };
     // If the wheel is gone already, joining it tells how.
     let _ = wheel_sender.send(Message::Stop);
+    stop::let_end(&wheel).await;
     wheel.join().map_err(|_| anyhow::anyhow!("the reconciler ended in a panic; the kernel stays as it is"))?;
     ended
+}
+
+/// Prepares the node, on a thread of its own. An error within is how it ended first.
+async fn prepare(config: &Config, stop: &mut Stop) -> anyhow::Result<Result<(Linux, Choice), Ended>> {
+    let config = config.clone();
+    let preparing = thread::Builder::new().name("preparation".into()).spawn(move || balancer::prepare(&config))?;
+    select! {
+        () = stop::ended(&preparing) => {}
+        told = stop.told() => {
+            stop::let_end(&preparing).await;
+            return told.map(Err);
+        }
+    }
+    let prepared = preparing.join().map_err(|_| anyhow::anyhow!("the preparation of the node ended in a panic"))?;
+    prepared.map(Ok)
+}
+
+/// Begins to follow the input. Returns with it what is known of it at once.
+async fn begin(config: &Config, node: &str, shared: &Shared) -> anyhow::Result<(Sources, Vec<Message>)> {
+    if let Input::Cluster(connection) = &config.input {
+        cluster::check_access(connection).await.context("there is no way to the cluster")?;
+    }
+    let mut sources = Sources::open(config, Listener { node, metrics: Some(&shared.metrics) }).await?;
+    let first = sources.first().await?;
+    for message in &first {
+        if let (Message::Node(facts), Input::Cluster(_)) = (message, &config.input) {
+            node::check_families(config, facts)?;
+        }
+    }
+    Ok((sources, first))
 }
 
 /// Where IPVS balances there are none: what it has is compared with what is wanted like all else.

@@ -5,8 +5,8 @@ use super::telemetry::{HealthChecks, OfFamily, Shared};
 use crate::config::{Config, Servers as Addresses};
 use crate::model::Family;
 use crate::server::{
-    self, BindError, Binding, HealthCheckServers, ListenFailure, LogFilter, MetricsPages, Page, Server, SetVerbosity,
-    Traffic,
+    self, BindError, Binding, Handler, HealthCheckServers, ListenFailure, LogFilter, MetricsPages, Page, Server,
+    SetVerbosity, Traffic,
 };
 use crate::source::kube::{Events, Occurrence};
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,25 +41,37 @@ pub struct Pages {
     pub traffic: Option<Traffic>,
 }
 
-/// Starts the servers that the configuration asks for. Receives why the process must end, if one of them may end it.
-pub fn start(config: &Config, said: Pages, shared: &Shared, events: Option<&Events>) -> mpsc::Receiver<BindError> {
-    let (fatal, ended) = mpsc::channel(1);
-    let Addresses { healthz, metrics, hard_fail, .. } = config.servers;
-    let servers = [
-        healthz.map(|address| {
-            let handler =
-                server::healthz(shared.health.clone(), Arc::clone(&shared.metrics), Arc::clone(&shared.clock));
-            let occurrence: fn(String) -> Occurrence = Occurrence::HealthServerFailed;
-            (Server { name: "healthz", address, hard_fail }, handler, occurrence)
-        }),
-        metrics.map(|address| {
-            let handler = pages(config, said, shared).handler();
-            let occurrence: fn(String) -> Occurrence = Occurrence::MetricsServerFailed;
-            (Server { name: "metrics", address, hard_fail }, handler, occurrence)
-        }),
-    ];
-    for (server, handler, occurrence) in servers.into_iter().flatten() {
-        let (fatal, events) = (fatal.clone(), events.cloned());
+/// Starts servers, each as a task that may end the process.
+pub struct Starter<'a> {
+    /// What the servers share.
+    pub shared: &'a Shared,
+    /// Where trouble is told to the cluster.
+    pub events: Option<&'a Events>,
+    /// Takes why the process must end, if a server may end it.
+    pub fatal: mpsc::Sender<BindError>,
+}
+
+impl Starter<'_> {
+    /// Starts the server for health, if there is to be one.
+    pub fn health(&self, addresses: &Addresses) {
+        let Shared { metrics, health, clock, .. } = self.shared;
+        if let Some(address) = addresses.healthz {
+            let handler = server::healthz(health.clone(), Arc::clone(metrics), Arc::clone(clock));
+            let server = Server { name: "healthz", address, hard_fail: addresses.hard_fail };
+            self.start(server, handler, Occurrence::HealthServerFailed);
+        }
+    }
+
+    /// Starts the server for metrics and what goes with them, if there is to be one.
+    pub fn metrics(&self, config: &Config, said: Pages) {
+        if let Some(address) = config.servers.metrics {
+            let server = Server { name: "metrics", address, hard_fail: config.servers.hard_fail };
+            self.start(server, pages(config, said, self.shared).handler(), Occurrence::MetricsServerFailed);
+        }
+    }
+
+    fn start(&self, server: Server, handler: Handler, occurrence: fn(String) -> Occurrence) {
+        let (fatal, events) = (self.fatal.clone(), self.events.cloned());
         tokio::spawn(async move {
             let mut trouble = None;
             let error = server.run(handler, |binding| note_binding(binding, &mut trouble, events.as_ref(), occurrence));
@@ -67,7 +79,6 @@ pub fn start(config: &Config, said: Pages, shared: &Shared, events: Option<&Even
             _ = fatal.send(error.await).await;
         });
     }
-    ended
 }
 
 fn pages(config: &Config, Pages { about, mode, page, traffic }: Pages, shared: &Shared) -> MetricsPages {

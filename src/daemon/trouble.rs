@@ -1,5 +1,6 @@
 //! Trouble that lasts: said once when it comes, once when its cause changes, and once when it is over.
 
+use crate::state::OneLine;
 use std::error::Error;
 use tracing::{info, warn};
 
@@ -28,7 +29,7 @@ impl Trouble {
 
     /// Takes in how a reading ended.
     pub fn note_error(&mut self, error: Option<&impl Error>) {
-        let now = error.map(|error| error_with_causes(error));
+        let now = error.map(|error| OneLine(error_with_causes(error)).to_string());
         match &now {
             Some(text) if now != self.said => warn!("{} cannot be read, {}: {text}", self.what, self.meaning),
             None if self.said.is_some() => info!("{} can be read again", self.what),
@@ -38,7 +39,7 @@ impl Trouble {
     }
 }
 
-/// An error with all that led to it, in one line.
+/// An error with all that led to it.
 fn error_with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -8,11 +8,11 @@ use crate::metrics::Metrics;
 use crate::source::manifests::{self, Manifests, Watch};
 use crate::source::node::NodeWatch;
 use anyhow::Context;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 use tokio::select;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 /// What trouble with reading a source means.
@@ -86,18 +86,19 @@ impl Sources {
         Ok(messages)
     }
 
-    /// Sends news until a signal says to stop.
+    /// Sends news, without end.
     ///
     /// # Errors
     /// When the wheel is gone (`end`), or the cluster is followed no more.
-    pub async fn watch(mut self, wheel: &Sender<Message>, mut end: oneshot::Receiver<()>) -> anyhow::Result<()> {
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    pub async fn watch(
+        &mut self,
+        wheel: &Sender<Message>,
+        mut end: oneshot::Receiver<()>,
+    ) -> anyhow::Result<Infallible> {
         loop {
             let message = select! {
                 news = self.services.changed() => news?.map(Message::News),
                 () = self.node.changed() => self.read_node().await,
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
                 _ = &mut end => anyhow::bail!("the reconciler ended by itself"),
             };
             if let Some(message) = message {

@@ -19,12 +19,14 @@ pub mod netlink;
 pub mod nftables;
 pub mod node_setup;
 pub mod ownership;
+pub mod program;
 pub mod route;
 pub mod sysctl;
 
 use crate::model::{DestinationKey, Family, Kept, Model, Op, VirtualServerKey};
 use iptables::leftovers::Held;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use nix::errno::Errno;
@@ -159,6 +161,18 @@ pub enum Cause {
     /// A set has as many members as it may have. It is made larger long before, up to four million.
     #[error("the set is full")]
     SetFull,
+    /// There is a set of this name that is of another type, and not ours to have: rules refer to it, so that it cannot be
+    /// destroyed.
+    #[error(
+        "there is a set of this name with the type {found} where {wanted} is needed, and rules refer to it: delete \
+         those, ipvsd's own by `ipvsd cleanup`, and it is replaced; all else is programmed"
+    )]
+    SetOfOtherType {
+        /// As ipset writes it.
+        found: Arc<str>,
+        /// The same of what is needed.
+        wanted: Arc<str>,
+    },
     /// iptables is missing or failed.
     #[error("the rules cannot be set: {0}")]
     Rules(iptables::Failed),

@@ -1,7 +1,7 @@
 //! Netfilter's part of the kernel: sets by `ipset`, rules by `iptables`, virtual servers by `nat` where there is no IPVS,
 //! kube-proxy's tables by `nftables`; and what their errors mean.
 
-use super::ipset::Sets;
+use super::ipset::{Header, Sets};
 use super::iptables::saved::Saved;
 use super::iptables::{Blame, Failed, Iptables};
 use super::nat::Nat;
@@ -131,8 +131,17 @@ impl Netfilter {
     }
 
     fn apply_to_sets<'o>(&mut self, ops: impl IntoIterator<Item = (usize, &'o Op)>) -> Vec<Failure> {
-        let mut failures = Vec::new();
-        self.sets.apply(ops, |(index, op), answer| match answer {
+        let (mut failures, mut possible) = (Vec::new(), Vec::new());
+        for (index, op) in ops {
+            if let Op::CreateSet(key, _) = op {
+                self.sets.make_room(*key);
+            }
+            match op.set().and_then(|key| Some((key, self.sets.other(key)?))) {
+                Some((key, found)) => failures.push(Failure { index, cause: other_type(key, found) }),
+                None => possible.push((index, op)),
+            }
+        }
+        self.sets.apply(possible, |(index, op), answer| match answer {
             Answer::Data(_) => {}
             Answer::Refused(errno) => failures.push(Failure { index, cause: cause(op, errno) }),
             Answer::Lost(errno) => failures.push(Failure { index, cause: Cause::Unknown(errno) }),
@@ -168,6 +177,10 @@ impl Netfilter {
             _ => Ok(()),
         }
     }
+}
+
+fn other_type(key: SetKey, found: &Header) -> Cause {
+    Cause::SetOfOtherType { found: found.to_string().into(), wanted: Header::wanted(key).to_string().into() }
 }
 
 /// What the kernel's errno means for this operation (`ip_set_create`, `ip_set_ad` and their likes in the kernel).

@@ -120,6 +120,7 @@ fn errno(cause: &Cause) -> String {
         Cause::SchedulerMissing => Errno::ENOENT,
         Cause::Ipv6Off => Errno::EACCES,
         Cause::SetFull => Errno::ENOSPC,
+        Cause::SetOfOtherType { .. } => Errno::EBUSY,
         // A program failed, which has no number.
         Cause::Rules(_) => Errno::EIO,
     };

@@ -157,19 +157,29 @@ impl Op {
         }
     }
 
-    /// The family this operation is about; none if it is about both.
-    pub fn family(&self) -> Option<Family> {
+    /// The set this operation is about, if it is about one.
+    pub fn set(&self) -> Option<SetKey> {
         match self {
-            Self::RemoveKubeProxyDevice => None,
             Self::CreateSet(key, _)
             | Self::ResizeSet(key, _)
             | Self::DestroySet(key)
             | Self::AddMember(key, ..)
             | Self::UpdateMember(key, ..)
-            | Self::RemoveMember(key, _) => Some(key.family),
+            | Self::RemoveMember(key, _) => Some(*key),
+            _ => None,
+        }
+    }
+
+    /// The family this operation is about; none if it is about both.
+    pub fn family(&self) -> Option<Family> {
+        match self {
+            Self::RemoveKubeProxyDevice => None,
             Self::SetRules(family, _) | Self::RemoveRules(family) => Some(*family),
             Self::RemoveLeftover(leftover) => Some(leftover.family()),
-            _ => self.virtual_server().map(|key| key.family()).or_else(|| self.address().map(Family::of)),
+            _ => {
+                let of_server = self.virtual_server().map(|key| key.family());
+                of_server.or(self.set().map(|key| key.family)).or_else(|| self.address().map(Family::of))
+            }
         }
     }
 

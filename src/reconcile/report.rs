@@ -45,10 +45,14 @@ impl Report {
         self.unread.is_none() && self.failed.is_empty() && !self.surprised && !self.flows.iter().any(remembers)
     }
 
-    /// Operations that failed, with the reason; of virtual servers that are rules, which are written as a whole, the first.
+    /// Operations that failed, with the reason; of virtual servers that are rules, which are written as a whole, the first,
+    /// and of a set that cannot be had that, and not each of its members.
     pub fn failures(&self) -> impl Iterator<Item = &(Op, Cause)> {
         let mut told = BTreeSet::new();
         self.failed.iter().filter(move |(op, cause)| {
+            if matches!(cause, Cause::SetOfOtherType { .. }) {
+                return matches!(op, Op::CreateSet(..));
+            }
             let whole = op.virtual_server().filter(|_| matches!(cause, Cause::Rules(_)));
             whole.is_none_or(|key| told.insert(key))
         })

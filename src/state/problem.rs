@@ -63,40 +63,47 @@ pub struct Problem {
 }
 
 impl fmt::Display for Problem {
-    /// One line without control characters: names, fields and messages come from files that anybody may have written,
-    /// and go to logs and terminals.
+    /// One line of bounded length without control characters: names, fields and messages come from files that anybody may
+    /// have written, and go to logs and terminals.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = Line(f);
-        write!(line, "{}: ", self.origin)?;
+        write!(f, "{}: ", OneLine(&self.origin))?;
         if let Some(object) = &self.object {
-            write!(line, "{object}: ")?;
+            write!(f, "{}: ", OneLine(object))?;
         }
         if !self.field.is_empty() {
-            write!(line, "{}: ", self.field)?;
+            write!(f, "{}: ", OneLine(&self.field))?;
         }
-        line.write_str(&self.message)
+        OneLine(&self.message).fmt(f)
     }
 }
 
-/// A text as one line without control characters.
+/// A text from outside as one line without control characters, which are written as escapes (`\n`, `\u{1b}`), as are those
+/// that end a line or turn its direction.
+///
+/// Of more than 1,000 characters the first 700 and the last 300 are shown, and between them how many are not: more than
+/// any name that Kubernetes allows, what is wrong with it included.
 #[derive(Clone, Copy, Debug)]
 pub struct OneLine<T>(pub T);
 
+/// How many characters of a text that is too long are shown of its beginning and of its end.
+const BEGINNING: usize = 700;
+const END: usize = 300;
+
 impl<T: fmt::Display> fmt::Display for OneLine<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(Line(f), "{}", self.0)
+        let text = self.0.to_string();
+        let left_out = text.chars().count().saturating_sub(BEGINNING + END);
+        if left_out == 0 {
+            return escape(text.chars(), f);
+        }
+        escape(text.chars().take(BEGINNING), f)?;
+        write!(f, "... ({left_out} more) ...")?;
+        escape(text.chars().skip(BEGINNING + left_out), f)
     }
 }
 
-/// Writes control characters, and those that end a line or turn its direction, as escapes (`\n`, `\u{1b}`).
-struct Line<'a, 'f>(&'a mut fmt::Formatter<'f>);
-
-impl Write for Line<'_, '_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.chars().try_for_each(|c| {
-            if is_control(c) { write!(self.0, "{}", c.escape_default()) } else { self.0.write_char(c) }
-        })
-    }
+fn escape(mut text: impl Iterator<Item = char>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    text.try_for_each(|c| if is_control(c) { write!(f, "{}", c.escape_default()) } else { f.write_char(c) })
 }
 
 /// Besides Unicode's own control characters: its line and paragraph separators, and the marks of UAX #9 (bidirectional
@@ -123,5 +130,23 @@ mod tests {
             "a\\nb.yaml, document 1: Service n\\rs/web\\n2026 INFO all is well\\u{1b}[2K: \
              metadata.annotations[x\\u{202e}y]: \"café\\n\"\\u{9b}\\u{0} is not a name"
         );
+    }
+
+    #[test]
+    fn of_a_long_name_the_beginning_and_what_is_wrong_with_it_are_shown() {
+        let name = "\u{e4}".repeat(100_000);
+        let problem = Problem {
+            origin: Origin::Api,
+            object: Some(ObjectRef::Service(ObjectName::new("default", &name))),
+            field: "metadata.name".into(),
+            message: format!("{name:?} is not a name: {}", "b".repeat(250)),
+        };
+        let text = problem.to_string();
+        assert!(text.starts_with("the API: Service default/\u{e4}"), "{text}");
+        assert!(text.contains("\u{e4}... (99016 more) ...\u{e4}"), "{text}");
+        assert!(text.ends_with(&format!("\u{e4}\" is not a name: {}", "b".repeat(250))), "{text}");
+        assert!(text.chars().count() < 2_200, "{text}");
+        let whole = "a".repeat(BEGINNING + END);
+        assert_eq!(OneLine(&whole).to_string(), whole);
     }
 }

@@ -20,7 +20,7 @@ pub fn trials() -> Vec<Trial> {
     let own = [
         trial("netfilter::ipset_sees_what_was_added", ipset_sees_what_was_added),
         trial("netfilter::sets_that_ipset_made_are_read_and_kept", sets_that_ipset_made_are_read_and_kept),
-        trial("netfilter::a_set_of_another_type_is_left_alone", a_set_of_another_type_is_left_alone),
+        trial("netfilter::a_set_of_another_type_is_replaced_unless_rules_refer_to_it", other_type_is_replaced),
         trial("netfilter::changed_rules_are_noticed_and_repaired", changed_rules_are_noticed_and_repaired),
         trial("netfilter::others_rules_are_left_alone", others_rules_are_left_alone),
         trial("netfilter::ten_thousand_members_take_dozens_of_calls", ten_thousand_members_take_dozens_of_calls),
@@ -96,17 +96,26 @@ set KUBE-IPVS-IPS 65536
     assert_eq!(observe(&mut linux).model.to_string(), found);
 }
 
-fn a_set_of_another_type_is_left_alone() {
+fn other_type_is_replaced() {
     run("ipset", &["create", "KUBE-CLUSTER-IP", "hash:ip"]);
     run("ipset", &["create", "IPVSD-SHORT-CIRCUIT", "hash:ip,port"]);
-    let before = saved();
+    run("iptables", &["-A", "INPUT", "-m", "set", "--match-set", "KUBE-CLUSTER-IP", "src"]);
     let mut linux = open();
     assert_eq!(observe(&mut linux).model.sets.len(), 0);
-    let create = |kind| Op::CreateSet(SetKey { kind, family: Family::Ipv4 }, Capacity::LEAST);
-    let failures = linux.apply(&[create(SetKind::ClusterIp), create(SetKind::ShortCircuit)]);
-    assert_eq!(failures.len(), 2);
-    assert!(failures.iter().all(|failure| matches!(failure.cause, Cause::OutOfDate(_))));
-    assert_eq!(saved(), before);
+    let key = |kind| SetKey { kind, family: Family::Ipv4 };
+    let create = |kind| Op::CreateSet(key(kind), Capacity::LEAST);
+    let member = Member::AddressPort(frontend(Family::Ipv4, Protocol::Tcp, 80));
+    let add = |kind| Op::AddMember(key(kind), member, None);
+    let (used, free) = (SetKind::ClusterIp, SetKind::ShortCircuit);
+    let failures = linux.apply(&[create(used), create(free), add(used), add(free)]);
+    assert_eq!(failures.iter().map(|failure| failure.index).collect::<Vec<_>>(), [0, 2]);
+    let cause = Cause::SetOfOtherType { found: "hash:ip".into(), wanted: "hash:ip,port".into() };
+    assert!(failures.iter().all(|failure| failure.cause == cause), "{failures:?}");
+    let sets = observe(&mut linux).model.sets;
+    assert!(sets.keys().eq([&key(free)]) && sets[&key(free)].members.contains_key(&member), "{sets:?}");
+    run("iptables", &["-F", "INPUT"]);
+    apply(&mut linux, &[create(used), add(used)]);
+    assert_eq!(observe(&mut linux).model.sets.len(), 2);
 }
 
 fn changed_rules_are_noticed_and_repaired() {

@@ -11,6 +11,7 @@
 
 #[path = "../support/api_server/mod.rs"]
 mod api_server;
+mod circumstances;
 #[allow(dead_code, reason = "here are not all who need it")]
 #[path = "../kernel/contract.rs"]
 mod contract;
@@ -63,5 +64,6 @@ fn trials() -> Vec<Trial> {
         let of_rules = [migration::trials(mode), nat::trials(mode), nat_others::trials(mode)];
         [golden::trials(mode), vips::trials(mode)].into_iter().chain(of_rules).flatten()
     };
-    fallback::trials().into_iter().chain([Mode::Nft, Mode::Legacy].into_iter().flat_map(of_mode)).collect()
+    let once = [circumstances::trials(), fallback::trials()].into_iter().flatten();
+    once.chain([Mode::Nft, Mode::Legacy].into_iter().flat_map(of_mode)).collect()
 }

@@ -1,11 +1,12 @@
 //! Reads what ipset's protocol tells of a set: its type and limits, and its members.
 
-use super::{WITH_MARKS, address, field, subject, type_name};
+use super::{IPV6, UNSPECIFIED, WITH_MARKS, address, family_number, field, subject, type_name};
 use crate::kernel::netlink::Malformed;
 use crate::kernel::netlink::decode::{Attribute, attributes, text_of, u8_of};
 use crate::model::Protocol;
-use crate::model::netfilter::{AddressPort, Capacity, Mark, Member, SetKind, SetType};
+use crate::model::netfilter::{AddressPort, Capacity, Mark, Member, SetKey, SetType};
 use ipnet::IpNet;
+use std::fmt;
 use std::net::IpAddr;
 
 /// One message of the listing of a set. The members may be spread over many; the first has the header.
@@ -22,6 +23,8 @@ pub struct Listing {
 pub struct Header {
     /// `hash:ip,port` and the like.
     pub type_name: String,
+    /// `NFPROTO_IPV4`, `NFPROTO_IPV6`, or `NFPROTO_UNSPEC` where it has no addresses.
+    pub family: u8,
     /// `maxelem`; none for a set of ports, which has room for all.
     pub capacity: Option<Capacity>,
     /// Whether members map to marks.
@@ -29,9 +32,26 @@ pub struct Header {
 }
 
 impl Header {
-    /// Whether it is as a set of this kind should be.
-    pub fn is_of(&self, kind: SetKind) -> bool {
-        self.type_name == type_name(kind.set_type()).0 && self.has_marks == kind.has_marks()
+    /// What a set should be.
+    pub fn wanted(key: SetKey) -> Self {
+        let (type_name, family) = (type_name(key.kind.set_type()).0.to_owned(), family_number(key));
+        Self { type_name, family, capacity: None, has_marks: key.kind.has_marks() }
+    }
+
+    /// Whether it is what a set should be; of which capacity can be changed.
+    pub fn is_of(&self, key: SetKey) -> bool {
+        let wanted = Self::wanted(key);
+        let of_family = wanted.family == UNSPECIFIED || self.family == wanted.family;
+        self.type_name == wanted.type_name && of_family && self.has_marks == wanted.has_marks
+    }
+}
+
+impl fmt::Display for Header {
+    /// The type with what belongs to it, as `ipset create` has it behind the name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = if self.family == IPV6 { " family inet6" } else { "" };
+        let marks = if self.has_marks { " skbinfo" } else { "" };
+        write!(f, "{}{family}{marks}", self.type_name)
     }
 }
 
@@ -41,13 +61,14 @@ impl Header {
 /// It cannot be understood.
 pub fn listing(payload: &[u8], set_type: SetType) -> Result<Listing, Malformed> {
     let mut listing = Listing::default();
-    let mut name = None;
+    let (mut name, mut family) = (None, UNSPECIFIED);
     // Behind struct nfgenmsg.
     for attribute in attributes(payload.get(4..).unwrap_or_default()) {
         let Attribute { kind, value } = attribute?;
         match kind {
             subject::TYPE_NAME => name = Some(text_of(value)?),
-            subject::DATA => listing.header = name.map(|name| header(name, value)).transpose()?,
+            subject::FAMILY => family = u8_of(value)?,
+            subject::DATA => listing.header = name.map(|name| header((name, family), value)).transpose()?,
             subject::MEMBERS => {
                 for member in attributes(value) {
                     listing.members.extend(self::member(member?.value, set_type)?);
@@ -59,8 +80,8 @@ pub fn listing(payload: &[u8], set_type: SetType) -> Result<Listing, Malformed> 
     Ok(listing)
 }
 
-fn header(type_name: &str, data: &[u8]) -> Result<Header, Malformed> {
-    let mut header = Header { type_name: type_name.to_owned(), capacity: None, has_marks: false };
+fn header((type_name, family): (&str, u8), data: &[u8]) -> Result<Header, Malformed> {
+    let mut header = Header { type_name: type_name.to_owned(), family, capacity: None, has_marks: false };
     for attribute in attributes(data) {
         let Attribute { kind, value } = attribute?;
         match kind {
@@ -152,11 +173,12 @@ fn exact<const N: usize>(value: &[u8]) -> Result<[u8; N], Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::ipset::IPV4;
     use crate::kernel::ipset::encode;
     use crate::kernel::netlink::Batch;
     use crate::kernel::netlink::decode::messages;
     use crate::model::Family;
-    use crate::model::netfilter::SetKey;
+    use crate::model::netfilter::SetKind;
 
     /// What a request says of a member, a listing says in the same attributes, one level deeper.
     #[test]
@@ -181,11 +203,22 @@ mod tests {
     }
 
     #[test]
-    fn a_set_of_another_type_or_without_marks_is_told_from_ours() {
-        let header = |type_name: &str, has_marks| Header { type_name: type_name.into(), capacity: None, has_marks };
-        assert!(header("hash:ip,port", true).is_of(SetKind::ShortCircuit));
-        assert!(!header("hash:ip,port", false).is_of(SetKind::ShortCircuit));
-        assert!(!header("hash:ip", false).is_of(SetKind::ClusterIp));
+    fn a_set_of_another_type_or_family_or_without_marks_is_told_from_ours() {
+        let key = |kind, family| SetKey { kind, family };
+        let marked = Header::wanted(key(SetKind::ShortCircuit, Family::Ipv6));
+        assert_eq!(marked.to_string(), "hash:ip,port family inet6 skbinfo");
+        for other in [
+            Header { has_marks: false, ..marked.clone() },
+            Header { family: IPV4, ..marked.clone() },
+            Header { type_name: "hash:net,port".into(), ..marked.clone() },
+        ] {
+            assert!(!other.is_of(key(SetKind::ShortCircuit, Family::Ipv6)), "{other}");
+        }
+        let large = Header { capacity: Some(Capacity(1 << 20)), ..marked };
+        assert!(large.is_of(key(SetKind::ShortCircuit, Family::Ipv6)));
+        // Whatever family it says, it has no addresses.
+        let ports = Header { type_name: "bitmap:port".into(), family: IPV4, capacity: None, has_marks: false };
+        assert!(ports.is_of(key(SetKind::NodePortTcp, Family::Ipv6)));
     }
 
     #[test]
@@ -194,7 +227,7 @@ mod tests {
         let mut batch = Batch::new(1);
         encode::create(&mut batch, "NAME", key, Capacity::LEAST);
         let whole = messages(batch.bytes()).next().unwrap().unwrap().payload.to_vec();
-        assert!(listing(&whole, SetType::AddressPort).unwrap().header.unwrap().is_of(key.kind));
+        assert!(listing(&whole, SetType::AddressPort).unwrap().header.unwrap().is_of(key));
         for end in 0..whole.len() {
             let _either = listing(&whole[..end], SetType::AddressPort);
         }

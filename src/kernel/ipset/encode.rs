@@ -1,20 +1,14 @@
 //! Writes the requests of ipset's protocol. Numbers are in network byte order, and each says so of itself.
 
-use super::{PROTOCOL, SUBSYSTEM, WITH_MARKS, address, command, field, subject, type_name};
+use super::{IPV4, PROTOCOL, SUBSYSTEM, WITH_MARKS, address, command, family_number, field, subject, type_name};
 use crate::kernel::netlink::{Batch, Message};
+use crate::model::Op;
 use crate::model::netfilter::{AddressPort, Capacity, Mark, Member, SetKey, SetKind, SetType};
-use crate::model::{Family, Op};
 use netlink_packet_core::NLM_F_EXCL;
 use std::net::IpAddr;
 
 /// `NLA_F_NET_BYTEORDER` (linux/netlink.h).
 const NETWORK_ORDER: u16 = 0x4000;
-
-/// `NFPROTO_IPV4`, `NFPROTO_IPV6` and `NFPROTO_UNSPEC` (linux/netfilter.h). A set of ports is of no family, as ipset
-/// makes it.
-const IPV4: u8 = 2;
-const IPV6: u8 = 10;
-const UNSPECIFIED: u8 = 0;
 
 /// Adds the request for an operation on a set that takes one request; for others it adds nothing.
 pub fn operation(batch: &mut Batch, op: &Op) {
@@ -34,16 +28,11 @@ pub fn operation(batch: &mut Batch, op: &Op) {
 /// Adds a request to create a set like `key`'s under a name.
 pub fn create(batch: &mut Batch, name: &str, key: SetKey, capacity: Capacity) {
     let set_type = key.kind.set_type();
-    let family = match (set_type, key.family) {
-        (SetType::Port, _) => UNSPECIFIED,
-        (_, Family::Ipv4) => IPV4,
-        (_, Family::Ipv6) => IPV6,
-    };
     let (kernel_type, revision) = type_name(set_type);
     request(batch, (command::CREATE, NLM_F_EXCL), name, |message| {
         put_text(message, subject::TYPE_NAME, kernel_type);
         message.attribute(subject::REVISION, &[revision]);
-        message.attribute(subject::FAMILY, &[family]);
+        message.attribute(subject::FAMILY, &[family_number(key)]);
         message.nested(subject::DATA, |message| put_settings(message, key.kind, capacity));
     });
 }

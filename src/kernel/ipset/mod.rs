@@ -7,7 +7,9 @@ pub mod decode;
 pub mod encode;
 mod sets;
 
-use crate::model::netfilter::SetType;
+use crate::model::Family;
+use crate::model::netfilter::{SetKey, SetType};
+pub use decode::Header;
 pub use sets::Sets;
 
 /// `NFNL_SUBSYS_IPSET` (linux/netfilter/nfnetlink.h), in the high half of a message's type.
@@ -60,6 +62,20 @@ mod address {
 
 /// `IPSET_FLAG_WITH_SKBINFO`: members map to marks.
 const WITH_MARKS: u32 = 1 << 6;
+
+/// `NFPROTO_IPV4`, `NFPROTO_IPV6` and `NFPROTO_UNSPEC` (linux/netfilter.h).
+const IPV4: u8 = 2;
+const IPV6: u8 = 10;
+const UNSPECIFIED: u8 = 0;
+
+/// The family that a set is of. One of ports is of none, as ipset makes it.
+fn family_number(key: SetKey) -> u8 {
+    match (key.kind.set_type(), key.family) {
+        (SetType::Port, _) => UNSPECIFIED,
+        (_, Family::Ipv4) => IPV4,
+        (_, Family::Ipv6) => IPV6,
+    }
+}
 
 /// What the kernel calls a type, and the revision of it that is asked for: the one that brought marks (Linux 3.18).
 fn type_name(set_type: SetType) -> (&'static str, u8) {

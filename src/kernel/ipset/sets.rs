@@ -9,6 +9,7 @@ use crate::model::netfilter::{Capacity, Set, SetKey};
 use crate::model::{Family, Op};
 use neli::consts::socket::NlFamily;
 use netlink_packet_core::NLM_F_EXCL;
+use std::collections::BTreeMap;
 use std::io;
 
 const SETS: &str = "sets";
@@ -16,6 +17,8 @@ const SETS: &str = "sets";
 /// A socket for sets. It stays in the network namespace of the thread that opened it.
 pub struct Sets {
     socket: Socket,
+    /// Sets of our names that are not what these should be, as last read. Written by readings and by replacements.
+    others: BTreeMap<SetKey, Header>,
 }
 
 impl Sets {
@@ -24,7 +27,7 @@ impl Sets {
     /// # Errors
     /// The kernel's.
     pub fn open() -> io::Result<Self> {
-        Ok(Self { socket: Socket::open(NlFamily::Netfilter, RECEIVE_BUFFER)? })
+        Ok(Self { socket: Socket::open(NlFamily::Netfilter, RECEIVE_BUFFER)?, others: BTreeMap::new() })
     }
 
     /// What the socket has cost so far.
@@ -34,7 +37,8 @@ impl Sets {
 
     /// Reads a set. The kernel sends this one only.
     ///
-    /// None if there is no such set, or one of that name that cannot be ours because it is of another type.
+    /// None if there is no such set, or one of that name that cannot be ours because it is of another type
+    /// ([`Sets::other`]).
     ///
     /// # Errors
     /// Any failure to read all of it.
@@ -45,10 +49,30 @@ impl Sets {
             |batch, flags| encode::list(batch, flags, &name),
             |payload| decode::listing(payload, set_type).map(Some),
         );
+        self.others.remove(&key);
         match listed {
             // The second where the kernel has no sets at all (nfnetlink_rcv_msg).
             Err(ObserveError::Refused { errno: Errno::ENOENT | Errno::EINVAL, .. }) => Ok(None),
-            listed => Ok(assemble(key, listed?)),
+            listed => {
+                let (set, other) = assemble(key, listed?);
+                self.others.extend(other.map(|other| (key, other)));
+                Ok(set)
+            }
+        }
+    }
+
+    /// What there is of a set's name that cannot be ours because it is of another type.
+    pub fn other(&self, key: SetKey) -> Option<&Header> {
+        self.others.get(&key)
+    }
+
+    /// Destroys what is of the name of a set that is to be created, and of another type. What rules refer to the kernel
+    /// keeps, and then it is still an [`Sets::other`].
+    pub fn make_room(&mut self, key: SetKey) {
+        if self.others.contains_key(&key)
+            && let Ok(()) | Err(Errno::ENOENT) = self.single(|batch| encode::destroy(batch, &key.name()))
+        {
+            self.others.remove(&key);
         }
     }
 
@@ -110,15 +134,20 @@ impl Sets {
     }
 }
 
-fn assemble(key: SetKey, listed: Vec<Listing>) -> Option<Set> {
+/// The set that was listed, or what it is if it is of another type.
+fn assemble(key: SetKey, listed: Vec<Listing>) -> (Option<Set>, Option<Header>) {
     let mut set = None;
     for Listing { header, members } in listed {
-        if let Some(Header { capacity, .. }) = header.filter(|header| header.is_of(key.kind)) {
-            set = Some(Set { capacity: capacity.unwrap_or_default(), ..Set::default() });
+        match header {
+            Some(header) if !header.is_of(key) => return (None, Some(header)),
+            Some(header) => set = Some(Set { capacity: header.capacity.unwrap_or_default(), ..Set::default() }),
+            None => {}
         }
-        set.as_mut()?.members.extend(members);
+        if let Some(set) = &mut set {
+            set.members.extend(members);
+        }
     }
-    set
+    (set, None)
 }
 
 /// The name of the set that is being filled to replace another.

@@ -12,6 +12,7 @@ pub mod rules;
 pub mod saved;
 
 use super::modules;
+use super::program::{self, ProgramError};
 use crate::model::netfilter::RuleSettings;
 use crate::model::{Family, Leftover};
 use leftovers::{Held, Leftovers, Shared};
@@ -20,12 +21,19 @@ use rules::SETTINGS_AT;
 use saved::Saved;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Write};
-use std::process::{Command, Output, Stdio};
+use std::io;
+use std::process::Output;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What the programs exit with where it is not their input (`enum xtables_exittype` in xtables.h).
 const RESOURCE_PROBLEM: i32 = 4;
+
+/// How many seconds a program waits for the lock of the tables, which others hold for moments only.
+const LOCK_SECONDS: &str = "10";
+
+/// After so long a program hangs. With the lock that is many times what the rules of 10,000 Services take.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The programs, and how this node's print our rules.
 #[derive(Debug)]
@@ -78,7 +86,7 @@ pub enum Blame {
         /// The line that it named, counted from 1.
         line: Option<usize>,
     },
-    /// Where it ran: others held the lock (`RESOURCE_PROBLEM`, xtables.h), or it cannot be run.
+    /// Where it ran: others held the lock (`RESOURCE_PROBLEM`, xtables.h), it cannot be run, or it hangs.
     Circumstances,
     /// It is not installed.
     Missing,
@@ -231,8 +239,7 @@ impl Backend {
     }
 
     fn restore(self, family: Family, input: &str) -> Result<(), Failed> {
-        // Others hold the lock for moments only.
-        run(&self.program(family, "restore"), &["--noflush", "-w", "10"], input).map(drop)
+        run(&self.program(family, "restore"), &["--noflush", "-w", LOCK_SECONDS], input).map(drop)
     }
 
     /// Takes away what kube-proxy left.
@@ -263,10 +270,17 @@ fn weight(saved: &Saved) -> (bool, usize) {
 }
 
 fn run(program: &str, arguments: &[&str], input: &str) -> Result<Output, Failed> {
+    run_within(LIMIT, program, arguments, input)
+}
+
+fn run_within(limit: Duration, program: &str, arguments: &[&str], input: &str) -> Result<Output, Failed> {
     let failed = |reason: String, blame| Failed { program: program.into(), reason: reason.trim().into(), blame };
-    let output = piped(program, arguments, input).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => failed("is not installed".into(), Blame::Missing),
-        _ => failed(format!("cannot be run: {error}"), Blame::Circumstances),
+    let output = program::output(program, arguments, input.as_bytes(), limit).map_err(|error| match error {
+        ProgramError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+            failed("is not installed".into(), Blame::Missing)
+        }
+        ProgramError::Io(error) => failed(format!("cannot be run: {error}"), Blame::Circumstances),
+        killed => failed(killed.to_string(), Blame::Circumstances),
     })?;
     if output.status.success() {
         return Ok(output);
@@ -299,30 +313,19 @@ fn number(word: &str) -> Option<usize> {
     word.trim_end_matches(':').parse().ok()
 }
 
-fn piped(program: &str, arguments: &[&str], input: &str) -> io::Result<Output> {
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // It prints nothing before it has read all. One that ends early says why on stderr.
-        let _told_by_its_end = stdin.write_all(input.as_bytes());
-    }
-    child.wait_with_output()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_is_missing_or_fails_is_named_with_its_reason() {
+    fn a_program_that_is_missing_fails_or_hangs_is_named_with_its_reason() {
         let missing = run("ipvsd-no-such-program", &[], "").unwrap_err();
         assert_eq!(missing.to_string(), "ipvsd-no-such-program: is not installed");
         let failing = run("sh", &["-c", "echo why >&2; exit 3"], "").unwrap_err();
         assert_eq!(failing.to_string(), "sh: exit status: 3: why");
+        let hanging = run_within(Duration::from_millis(200), "sleep", &["1000"], "").unwrap_err();
+        assert_eq!(hanging.to_string(), "sleep: was killed, as it had not ended after 0.2 s");
+        assert_eq!(hanging.blame, Blame::Circumstances);
     }
 
     #[test]
