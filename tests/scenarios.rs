@@ -6,8 +6,8 @@
 //! - what happens: `settings` (what the operator says, on a new node), `node` (addresses; the first of each family is
 //!   the primary one), `node-object` (`zone NAME` and `address IP`), `manifests` (all that the directory holds from now
 //!   on), `file NAME` (one more file in it), `api` (all that the API has from now on), `foreign` and `schedulers` (what
-//!   others made and what the kernel can load), `connections` (what it counts: `KEY -> DESTINATION COUNT`),
-//!   `after DURATION`, `restart` (a new process on the same kernel and directory);
+//!   others made and what the kernel can load), `api-servers` (where they are), `connections` (what it counts:
+//!   `KEY -> DESTINATION COUNT`), `after DURATION`, `restart` (a new process on the same kernel and directory);
 //! - what is expected then, after one pass: `operations`, `kernel`, `problems`, `health-checks`, `unserved` (how many
 //!   Services have no endpoint on this node and want one, by policy and family).
 //!
@@ -119,6 +119,9 @@ impl Stage {
             }
             "node-object" => self.reconciler.take([Change::NodeObject(node_object(body))]),
             "api" => self.list(body),
+            "api-servers" => {
+                self.reconciler.take([Change::ApiServers(body.lines().map(|at| at.parse().unwrap()).collect())])
+            }
             "node" => self.reconciler.take([Change::Node(node(body))]),
             "manifests" => self.write("cluster.yaml", body),
             "file" => self.write(argument, body),

@@ -2,10 +2,15 @@
 
 use super::{Settings, node_ports};
 use crate::model::localhost::FAR_ADDRESS;
-use crate::model::{Family, VirtualServerKey};
-use crate::state::{Service, ServicePort, State, TrafficPolicy};
+use crate::model::{Family, Protocol, VirtualServerKey};
+use crate::state::{ObjectName, Service, ServicePort, State, TrafficPolicy};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+
+/// The namespace of the cluster's own parts: of the API servers too, where they are pods.
+const OF_THE_CLUSTER: &str = "kube-system";
+/// Namespace and name of the API servers' own Service.
+const API: (&str, &str) = ("default", "kubernetes");
 
 /// A way in, and the field of the Service that asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +56,39 @@ impl Field {
     }
 }
 
-/// The frontends of the Service's `index`-th port. An address that is listed twice gives two equal keys.
+/// The frontends of the Service's port at an index that are served. An address that is listed twice gives equal keys.
 pub fn of_port<'a>(
+    service: &'a Service,
+    port: (usize, &'a ServicePort),
+    state: &'a State,
+    settings: &'a Settings,
+) -> impl Iterator<Item = Frontend> + 'a {
+    asked_for(service, port, state, settings).filter(|one| !takes_api_server(service, one, state))
+}
+
+/// Those that are asked for and not served, as this node reads the cluster there.
+pub fn refused<'a>(
+    service: &'a Service,
+    port: (usize, &'a ServicePort),
+    state: &'a State,
+    settings: &'a Settings,
+) -> impl Iterator<Item = Frontend> + 'a {
+    asked_for(service, port, state, settings).filter(|one| takes_api_server(service, one, state))
+}
+
+/// Whether a Service that is not the cluster's own would take this node's way to an API server, for good: a virtual
+/// server takes what the node itself sends, and who cannot read the cluster does not hear that the Service is gone.
+fn takes_api_server(service: &Service, frontend: &Frontend, state: &State) -> bool {
+    let is_open_to_all = matches!(frontend.field, Field::ExternalIp(_) | Field::LoadBalancerIp(_));
+    let VirtualServerKey::Address { address, port, protocol: Protocol::Tcp } = frontend.key else { return false };
+    is_open_to_all && state.has_api_server(SocketAddr::new(address, port)) && !is_the_clusters(&service.name)
+}
+
+fn is_the_clusters(name: &ObjectName) -> bool {
+    &*name.namespace == OF_THE_CLUSTER || (&*name.namespace, &*name.name) == API
+}
+
+fn asked_for<'a>(
     service: &'a Service,
     (index, port): (usize, &'a ServicePort),
     state: &'a State,

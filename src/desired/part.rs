@@ -1,7 +1,7 @@
 //! What one Service asks of this node's kernel: its part of the plan.
 
 use super::endpoints::{Backends, Candidates, Uses};
-use super::frontends::{self, Frontend};
+use super::frontends::{self, Field, Frontend};
 use super::local::{HealthCheck, LocalPart, Traffic};
 use super::netfilter::NetfilterPart;
 use super::netfilter::part::DecidedPort;
@@ -33,6 +33,8 @@ impl Part {
         for (index, port) in service.ports.iter().enumerate() {
             let frontends: Vec<Frontend> = frontends::of_port(service, (index, port), state, settings).collect();
             let localhost = frontends::on_localhost(service, (index, port), settings);
+            let refused = frontends::refused(service, (index, port), state, settings);
+            part.problems.extend(refused.map(|one| in_the_way(service, &one)));
             for family in service.families.iter() {
                 let frontends: Vec<&Frontend> = frontends.iter().filter(|one| one.key.family() == family).collect();
                 let localhost = localhost.as_ref().filter(|one| one.key.family() == family);
@@ -52,7 +54,7 @@ impl Part {
         part.netfilter.add_service(service, settings);
         part.local.health_checks = local_addresses.health_checks(service);
         part.problems.extend(missing_scheduler(service, settings));
-        part.problems.extend(hosts_addresses(service, state, settings));
+        part.problems.extend(part.hosts_addresses(service, state, settings));
         part
     }
 
@@ -67,6 +69,28 @@ impl Part {
             }
             self.add(service, frontend, ipvs::virtual_server(spec, chosen));
         }
+    }
+
+    /// Whoever may write a Service can take ports of a node with it: those of sshd, or of the kubelet. In a manifest it
+    /// is no news that a VIP is the node's own, as where keepalived moves it from node to node.
+    fn hosts_addresses(&self, service: &Service, state: &State, settings: &Settings) -> Vec<Problem> {
+        let is_served = |vip| self.virtual_servers.keys().any(|key| key.address() == Some(vip));
+        let external = frontends::vips(service, settings).filter(|(vip, field)| field.is_external() && is_served(*vip));
+        let message = |address: IpAddr| {
+            if state.node().addresses.contains(&address) {
+                let ports = "at the Service's ports nothing else can be reached there";
+                return (service.origin == Origin::Api).then(|| format!("is an address of this node: {ports}"));
+            }
+            let whose =
+                if state.is_api_servers(address) { "the API server's address" } else { "an endpoint's address" };
+            let reason = "it is not made local here, as nothing there could be reached from here any more";
+            state.is_elsewhere(address).then(|| format!("is {whose}: {reason}"))
+        };
+        let told = external.filter_map(|(address, field)| Some((address, field, message(address)?)));
+        let problem = |(address, field, message): (IpAddr, Field, String)| {
+            problem(service, field.to_string(), format!("{address} {message}"))
+        };
+        told.map(problem).collect()
     }
 
     /// An address listed twice asks twice for the same virtual server, which is no problem; a port that asks for
@@ -125,21 +149,11 @@ fn missing_scheduler(service: &Service, settings: &Settings) -> Option<Problem> 
     Some(problem(service, "metadata.annotations[ipvsd.io/scheduler]".into(), message))
 }
 
-/// Whoever may write a Service can take ports of a node with it: those of sshd, or of the kubelet. In a manifest it is no
-/// news that a VIP is the node's own, as where keepalived moves it from node to node.
-fn hosts_addresses(service: &Service, state: &State, settings: &Settings) -> Vec<Problem> {
-    let external = frontends::vips(service, settings).filter(|(_, field)| field.is_external());
-    let message = |address: IpAddr| {
-        if state.node().addresses.contains(&address) {
-            let ports = "at the Service's ports nothing else can be reached there";
-            return (service.origin == Origin::Api).then(|| format!("is an address of this node: {ports}"));
-        }
-        let whose = if state.is_api_servers(address) { "the API server's address" } else { "an endpoint's address" };
-        let reason = "it is not made local here, as nothing there could be reached from here any more";
-        state.is_elsewhere(address).then(|| format!("is {whose}: {reason}"))
-    };
-    let told = external.filter_map(|(address, field)| Some((address, field, message(address)?)));
-    told.map(|(address, field, message)| problem(service, field.to_string(), format!("{address} {message}"))).collect()
+/// A frontend is not served, as this node reads the cluster there.
+fn in_the_way(service: &Service, refused: &Frontend) -> Problem {
+    let reason =
+        "is the API server's address and port: it is not served here, as this node could not read the cluster any more";
+    problem(service, refused.field.to_string(), format!("{} {reason}", refused.key))
 }
 
 /// A problem with a Service.

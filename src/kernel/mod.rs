@@ -70,6 +70,9 @@ pub struct Observation {
     pub foreign: BTreeSet<VirtualServerKey>,
     /// Chains that kube-proxy left and that cannot be removed (only with [`Scope::All`]).
     pub held: BTreeSet<Held>,
+    /// Families in which kube-proxy's ipvs mode wrote last, and so has the sets that both have (only with
+    /// [`Scope::All`]).
+    pub kube_proxys_sets: BTreeSet<Family>,
     /// Connections (active and inactive) of each of our destinations that has any.
     pub connections: BTreeMap<(VirtualServerKey, DestinationKey), u32>,
 }

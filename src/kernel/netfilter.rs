@@ -81,6 +81,7 @@ impl Netfilter {
         into.model.rules.extend(look.settings.map(|settings| (family, settings)));
         into.model.kube_proxy_leftovers.append(&mut look.leftovers);
         into.held.append(&mut look.held);
+        into.kube_proxys_sets.extend(look.has_kube_proxys_sets.then_some(family));
         Ok(())
     }
 

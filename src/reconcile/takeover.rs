@@ -8,6 +8,7 @@
 //! What its other modes left is for `leftovers`.
 
 use crate::kernel::{Cause, Observation};
+use crate::model::netfilter::SetKey;
 use crate::model::{Model, Op, Phase, VirtualServerKey};
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -28,13 +29,15 @@ impl Takeover {
         *self != Self::Nothing
     }
 
-    /// Takes out of a reading of everything what is not to be taken over, and so not ours: the device, and what other modes
-    /// left.
+    /// Takes out of a reading of everything what is not to be taken over, and so not ours: the device, what other modes
+    /// left, and sets that a kube-proxy uses again.
     pub(super) fn limit(&self, seen: &mut Observation) {
         if !self.is_on() {
             seen.model.kube_proxy_device = None;
             seen.model.kube_proxy_leftovers.clear();
             seen.held.clear();
+            let is_used = |key: &SetKey| key.kind.is_kube_proxys_too() && seen.kube_proxys_sets.contains(&key.family);
+            seen.model.sets.retain(|key, _| !is_used(key));
         }
     }
 

@@ -7,7 +7,7 @@
 use super::{EndpointSlice, ObjectName, Service};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::mem;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Who asks for external addresses, and whose they are.
 #[derive(Debug, Default)]
@@ -18,8 +18,8 @@ pub struct ExternalAddresses {
     new: HashSet<IpAddr>,
     /// Those that became an endpoint's or ceased to be since [`ExternalAddresses::take_moved`].
     moved: BTreeSet<IpAddr>,
-    /// Those of the API servers, whoever asks for them.
-    api_servers: BTreeSet<IpAddr>,
+    /// Where the API servers are, whoever asks for their addresses.
+    api_servers: BTreeSet<SocketAddr>,
 }
 
 /// What is known of an address.
@@ -101,10 +101,10 @@ impl ExternalAddresses {
         concerned
     }
 
-    /// Takes in which addresses the API servers have. Returns the Services that it makes a difference to.
-    pub fn set_api_servers(&mut self, addresses: BTreeSet<IpAddr>) -> BTreeSet<ObjectName> {
-        let before = mem::replace(&mut self.api_servers, addresses);
-        let moved = &before ^ &self.api_servers;
+    /// Takes in where the API servers are. Returns the Services that it makes a difference to.
+    pub fn set_api_servers(&mut self, servers: BTreeSet<SocketAddr>) -> BTreeSet<ObjectName> {
+        let before = mem::replace(&mut self.api_servers, servers);
+        let moved: BTreeSet<_> = (&before ^ &self.api_servers).iter().map(SocketAddr::ip).collect();
         let claims = moved.iter().filter_map(|address| self.claims.get(address));
         let concerned = claims.flat_map(|claim| claim.services.iter().cloned()).collect();
         self.moved.extend(moved);
@@ -113,7 +113,12 @@ impl ExternalAddresses {
 
     /// Whether an address is that of an API server.
     pub fn is_api_servers(&self, address: IpAddr) -> bool {
-        self.api_servers.contains(&address)
+        self.api_servers.iter().any(|server| server.ip() == address)
+    }
+
+    /// Whether an API server is at an address and TCP port.
+    pub fn has_api_server(&self, at: SocketAddr) -> bool {
+        self.api_servers.contains(&at)
     }
 
     /// Whether an address that a Service asks for is an endpoint's, or an API server's.
@@ -206,13 +211,14 @@ mod tests {
     fn an_api_servers_address_is_elsewhere_for_those_who_ask_for_it() {
         let mut state = State::default();
         let servers =
-            |addresses: &[[u8; 4]]| Change::ApiServers(addresses.iter().map(|at| IpAddr::from(*at)).collect());
+            |addresses: &[[u8; 4]]| Change::ApiServers(addresses.iter().map(|at| (*at, 6443).into()).collect());
         let dirty = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         assert_eq!(after(&mut state, servers(&[HOST])), (false, dirty(&[])), "nobody asks for it");
         assert_eq!(after(&mut state, service("web", &[HOST])), (true, dirty(&["web"])));
         assert_eq!(after(&mut state, servers(&[[192, 0, 2, 8]])), (false, dirty(&["web"])));
         assert_eq!(after(&mut state, servers(&[HOST])), (true, dirty(&["web"])));
         assert!(state.is_api_servers(HOST.into()));
+        assert_eq!([443, 6443].map(|port| state.has_api_server((HOST, port).into())), [false, true]);
         assert_eq!(state.take_moved(), BTreeSet::from([HOST.into(), [192, 0, 2, 8].into()]));
     }
 

@@ -4,7 +4,7 @@ use super::external::{ExternalAddresses, Turn};
 use super::{EndpointSlice, Node, NodeObject, ObjectName, Service};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::mem;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// One change of the input. A source that starts or lists again sends what differs, never a smaller world.
@@ -26,8 +26,8 @@ pub enum Change {
     Node(Node),
     /// What the cluster says of the node, whole.
     NodeObject(NodeObject),
-    /// The addresses of the API servers that the input comes from, whole.
-    ApiServers(BTreeSet<IpAddr>),
+    /// Where the API servers are that the input comes from, whole.
+    ApiServers(BTreeSet<SocketAddr>),
     /// Whether the input may hold objects that cannot be read and of which no good version is known.
     Doubt(bool),
 }
@@ -70,7 +70,7 @@ impl State {
             Change::OnlyEndpointSlices(names) => self.keep_slices(&names),
             Change::Node(node) => self.put_node(node),
             Change::NodeObject(node) => self.put_node_object(node),
-            Change::ApiServers(addresses) => self.dirty.append(&mut self.external.set_api_servers(addresses)),
+            Change::ApiServers(servers) => self.dirty.append(&mut self.external.set_api_servers(servers)),
             Change::Doubt(in_doubt) => self.in_doubt = in_doubt,
         }
     }
@@ -132,6 +132,11 @@ impl State {
     /// Whether an address is that of an API server.
     pub fn is_api_servers(&self, address: IpAddr) -> bool {
         self.external.is_api_servers(address)
+    }
+
+    /// Whether an API server is at an address and TCP port.
+    pub fn has_api_server(&self, at: SocketAddr) -> bool {
+        self.external.has_api_server(at)
     }
 
     /// The addresses of which [`State::is_elsewhere`] may say something else than at the last call of this.

@@ -68,20 +68,22 @@ fn the_master_stands_in_for_the_server_of_the_file() {
 }
 
 #[test]
-fn the_servers_addresses_are_known_with_the_first_news() {
+fn where_the_servers_are_is_known_with_the_first_news() {
     let (server, directory) = (cluster(), TempDir::new().unwrap());
     let follower = Follower::start(settings(server.kubeconfig(directory.path())));
     follower.until_equal_to(&server);
-    assert!(follower.seen().state.is_api_servers(server.address().ip()));
+    assert!(follower.seen().state.has_api_server(server.address()));
 
-    let addresses = |master: &str| {
+    let servers = |master: &str| {
         let access = Access { kubeconfig: None, master: Some(master.to_owned()) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(access.server_addresses())
+        runtime.block_on(access.servers())
     };
-    assert_eq!(addresses("https://[fd00::1]:6443"), ["fd00::1".parse().unwrap()].into());
-    assert!(addresses("localhost:6443").contains(&[127, 0, 0, 1].into()));
-    assert_eq!(addresses("https://no-such-name.invalid"), [].into());
+    assert_eq!(servers("https://[fd00::1]:6443"), ["[fd00::1]:6443".parse().unwrap()].into());
+    assert!(servers("localhost:6443").contains(&([127, 0, 0, 1], 6443).into()));
+    assert_eq!(servers("https://192.0.2.1"), [([192, 0, 2, 1], 443).into()].into());
+    assert_eq!(servers("http://192.0.2.1"), [([192, 0, 2, 1], 80).into()].into());
+    assert_eq!(servers("https://no-such-name.invalid"), [].into());
 }
 
 #[test]

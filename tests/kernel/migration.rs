@@ -187,8 +187,8 @@ fn kube_proxy_writes(mode: Mode) {
 }
 
 /// The same where rules are already: it puts its jumps where there is none of the same text.
-fn kube_proxy_comes_back(mode: Mode) {
-    for (family, text) in LEFT {
+pub fn kube_proxy_comes_back(mode: Mode, written: [(&str, &str); 2]) {
+    for (family, text) in written {
         let there = run(&mode.program(family, "save"), &[]);
         let is_missing = |line: &&str| !there.lines().any(|other| other == *line);
         let jumps = ["-A PREROUTING", "-A INPUT", "-A FORWARD", "-A OUTPUT", "-A POSTROUTING"];
@@ -212,7 +212,7 @@ fn back_from_rules(mode: Mode) {
     let names: Vec<_> = conversations.iter().map(|one| one.lock().unwrap().say("before").unwrap()).collect();
     while_answering(&mut rig, &conversations, |rig| {
         rig.stop_daemon();
-        rig.on_node(|| kube_proxy_comes_back(mode));
+        rig.on_node(|| kube_proxy_comes_back(mode, LEFT));
         cleanup(rig);
     });
     for (conversation, name) in conversations.iter().zip(&names) {
@@ -230,7 +230,7 @@ fn has_none_of_kube_proxy(rig: &Rig) -> bool {
 }
 
 /// Rules and the chains that somebody made, of both families.
-fn saved(mode: Mode) -> Vec<String> {
+pub fn saved(mode: Mode) -> Vec<String> {
     let all = ["iptables", "ip6tables"].map(|name| run(&mode.program(name, "save"), &[])).concat();
     let lines = all.lines().filter(|line| line.starts_with("-A") || line.contains(" - ["));
     lines.map(|line| line.split(" [").next().unwrap().to_owned()).collect()

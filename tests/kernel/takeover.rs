@@ -2,20 +2,21 @@
 
 use crate::contract::{ip, observe};
 use crate::lab::{run, trial};
+use crate::migration::{kube_proxy_comes_back, saved};
 use crate::mode::Mode;
 use crate::program::{IPVSD, eventually, rules, stdout};
-use crate::traffic_rig::{Rig, VIPS, requests, service, slices, while_answering};
+use crate::traffic_rig::{Rig, VIPS, request, requests, service, slices, while_answering};
 use ipvsd::daemon;
 use ipvsd::demo::client::Conversation;
 use ipvsd::kernel::linux::Linux;
 use ipvsd::kernel::{Kernel, Scope};
-use ipvsd::model::Op;
+use ipvsd::model::{Op, Protocol};
 use ipvsd::reconcile::Takeover;
 use libtest_mimic::Trial;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
@@ -26,6 +27,12 @@ pub fn trials() -> Vec<Trial> {
         trial("takeover::no_connection_notices_that_rules_balance_from_now_on", rules_from_now_on),
         trial("takeover::killed_on_the_way_the_next_start_finishes_the_work", killed_on_the_way),
         trial("takeover::kube_proxy_can_come_back", kube_proxy_can_come_back),
+        trial("takeover::no_connection_notices_that_kube_proxy_and_its_rules_came_back", || {
+            rules_come_back(Mode::Ipvs)
+        }),
+        trial("takeover::no_connection_notices_that_they_came_back_where_rules_balanced", || {
+            rules_come_back(Mode::Legacy)
+        }),
         trial("takeover::an_empty_device_goes_and_one_of_another_kind_stays", empty_device),
         trial("takeover::what_is_excluded_stays_with_its_address", excluded),
         trial("takeover::thousands_of_addresses_go_with_the_device", thousands_of_addresses),
@@ -229,6 +236,73 @@ fn kube_proxy_can_come_back() {
     assert!(rig.in_client(|| conversation.lock().unwrap().say("still here")).is_ok());
     for request in requests(&VIPS) {
         rig.send(request).unwrap_or_else(|error| panic!("{request:?}: {error}"));
+    }
+}
+
+/// What kube-proxy 1.36 writes in ipvs mode.
+const WRITTEN: [(&str, &str); 2] = [
+    ("iptables", include_str!("../fixtures/kube-proxy/ipvs.ipv4.txt")),
+    ("ip6tables", include_str!("../fixtures/kube-proxy/ipvs.ipv6.txt")),
+];
+
+/// Its chains and sets are those that ipvsd had, and the cleanup leaves them whole.
+fn rules_come_back(mode: Mode) {
+    let mut rig = rig_of_kube_proxy();
+    let servers = rig.rules();
+    rig.with_netfilter();
+    rig.change_mode(mode);
+    rig.add_flags(&["--iptables-sync-period", "1s"]);
+    rig.on_node(|| mode.prepare());
+    rig.start_daemon();
+    rig.wait_until("the device is gone", |rig| rig.on_node(|| !has_device()));
+    rig.wait_for(&requests(&VIPS));
+    let start = |vip: &str| Mutex::new(Conversation::start((ip(vip), 90).into()).unwrap());
+    let mut conversations: Vec<_> = rig.in_client(|| VIPS.map(start)).into();
+    conversations.extend(rig.on_node(|| VIPS.map(start)));
+    let names: Vec<_> = conversations.iter().map(|one| one.lock().unwrap().say("before").unwrap()).collect();
+    let everything = || (saved(mode), lines(&run("ipset", &["save"])));
+    let mut before = None;
+
+    while_answering(&mut rig, &conversations, |rig| {
+        rig.stop_daemon();
+        rig.on_node(|| {
+            write_servers(&servers);
+            make_device(&VIPS);
+            kube_proxy_comes_back(mode, WRITTEN);
+        });
+        before = Some(rig.on_node(everything));
+        stdout(&rig.ipvsd("cleanup"), 0);
+    });
+
+    let (rules, sets) = rig.on_node(everything);
+    for (_, text) in WRITTEN {
+        let mut of_chains = text.lines().filter(|line| line.starts_with("-A KUBE-"));
+        assert!(of_chains.all(|line| rules.iter().any(|rule| rule == line)), "kube-proxy's is whole: {rules:#?}");
+    }
+    let (mut kept_rules, mut kept_sets) = before.unwrap();
+    kept_rules.retain(|rule| !rule.contains("IPVSD-"));
+    kept_sets.retain(|set| !set.contains(" IPVSD-"));
+    assert_eq!(rules, kept_rules, "nothing but ipvsd's is gone");
+    assert_eq!(sets, kept_sets);
+    for (conversation, name) in conversations.iter().zip(&names) {
+        assert_eq!(&conversation.lock().unwrap().say("after").unwrap(), name);
+    }
+    let answer = rig.send(request(Protocol::Tcp, VIPS[0], 80)).unwrap();
+    assert_ne!(answer.source, IpAddr::V4(rig.network.client.addresses.ipv4), "it is masqueraded");
+    assert_eq!(stdout(&rig.ipvsd("cleanup"), 0), "nothing to change\n");
+}
+
+/// As kube-proxy does: those that are there in place, which takes our tag off.
+fn write_servers(rules: &str) {
+    let there = lines(&run("ipvsadm", &["-Sn"]));
+    let name = |rule: &str| rule.split(' ').skip(1).take(2).collect::<Vec<_>>().join(" ");
+    let is_there = |rule: &str| there.iter().any(|one| one.starts_with("-A") && name(one) == name(rule));
+    let (servers, destinations): (Vec<_>, Vec<_>) = rules.lines().partition(|rule| rule.starts_with("-A"));
+    let written = |rule: &&str| if is_there(rule) { rule.replacen("-A", "-E", 1) } else { (*rule).to_owned() };
+    let strange = |rule: &&str| rule.contains("-f 7") || rule.contains(IDLE) || rule.contains(BUSY);
+    servers.iter().filter(|rule| !strange(rule)).map(written).for_each(|rule| drop(ipvsadm(rule.trim_end())));
+    for rule in destinations.into_iter().map(str::trim_end).filter(|rule| !strange(rule) && !there.contains(*rule)) {
+        ipvsadm(rule);
     }
 }
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 pub fn trials(mode: Mode) -> Vec<Trial> {
     let tests: &[Test] = &[
         ("source_ranges_hold_for_everybody", source_ranges_hold_for_everybody),
+        ("source_ranges_hold_where_nobody_serves", source_ranges_hold_where_nobody_serves),
         ("source_ranges_of_one_address_stay_as_they_are", source_ranges_of_one_address_stay_as_they_are),
         ("ports_of_the_node_are_not_reached_by_vips", ports_of_the_node_are_not_reached_by_vips),
         ("a_vip_answers_ping", a_vip_answers_ping),
@@ -93,6 +94,22 @@ fn source_ranges_hold_for_everybody(mode: Mode) {
     let answers =
         FAMILIES.map(|family| connected(&rig, From::External, rig.target(&service, To::LoadBalancer, family)));
     assert_eq!(answers.map(|answer| answer.is_ok()), [false, true]);
+}
+
+/// Who may not use the address hears nothing, who may is refused.
+fn source_ranges_hold_where_nobody_serves(mode: Mode) {
+    let mut rig = rig(mode);
+    let source_ranges = ["192.0.2.2/32", "fd00:2::2/128"].map(|range| range.parse().unwrap()).into();
+    let service = Service { source_ranges, ..service(1, Protocol::Tcp) };
+    let nowhere = rig.slices_of(&service, &[]);
+    rig.program([news(&service)].into_iter().chain(nowhere));
+    for family in FAMILIES {
+        let target = rig.target(&service, To::LoadBalancer, family);
+        assert_eq!(kind(&rig, From::External, target), Err(ErrorKind::ConnectionRefused), "{family}");
+        for from in [From::Pod, From::Node] {
+            assert_ne!(connected(&rig, from, target), Err(ErrorKind::ConnectionRefused), "{family} {from:?}");
+        }
+    }
 }
 
 fn source_ranges_of_one_address_stay_as_they_are(mode: Mode) {

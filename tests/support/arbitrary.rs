@@ -15,7 +15,7 @@ use proptest::collection::{btree_map, btree_set, hash_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,8 +124,14 @@ pub fn changes(overlap: bool) -> impl Strategy<Value = Vec<Change>> {
         1 => hash_set(name("e"), 1..4).prop_map(Change::OnlyEndpointSlices),
         1 => node().prop_map(Change::Node),
         3 => node_object().prop_map(Change::NodeObject),
+        1 => btree_set(api_server(), 0..3).prop_map(Change::ApiServers),
     ];
     vec(change, 0..12)
+}
+
+/// Where Services have addresses too, cluster IPs among them.
+fn api_server() -> impl Strategy<Value = SocketAddr> {
+    (0..3_u8, 0..4_u8, 80..82_u16).prop_map(|(net, last, port)| ([10, 0, net, last], port).into())
 }
 
 fn name(prefix: &'static str) -> impl Strategy<Value = ObjectName> {

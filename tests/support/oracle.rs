@@ -4,13 +4,13 @@
 pub mod netfilter;
 
 use ipvsd::desired::{HealthCheck, NodePortAddresses, Settings, Traffic};
-use ipvsd::model::{DestinationKey, DestinationSpec, Family, Model, Persistence, RouteSpec, VirtualServer};
+use ipvsd::model::{DestinationKey, DestinationSpec, Family, Model, Persistence, Protocol, RouteSpec, VirtualServer};
 use ipvsd::model::{SchedulerFlags, VirtualServerKey, VirtualServerSpec};
 use ipvsd::state::{
     Change, Endpoint, EndpointSlice, Node, NodeHint, NodeObject, ObjectName, Service, ServicePort, TrafficPolicy,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// The cluster, as the last word on each object.
@@ -21,6 +21,7 @@ pub struct Cluster {
     slices: BTreeMap<ObjectName, Arc<EndpointSlice>>,
     node: Node,
     node_object: NodeObject,
+    api_servers: BTreeSet<SocketAddr>,
 }
 
 type Endpoints = BTreeMap<DestinationKey, Endpoint>;
@@ -40,7 +41,8 @@ impl Cluster {
             Change::NodeObject(object) => self.node_object = object,
             Change::OnlyServices(names) => self.services.retain(|name, _| names.contains(name)),
             Change::OnlyEndpointSlices(names) => self.slices.retain(|name, _| names.contains(name)),
-            Change::ApiServers(_) | Change::Doubt(_) => {}
+            Change::ApiServers(servers) => self.api_servers = servers,
+            Change::Doubt(_) => {}
         }
     }
 
@@ -79,7 +81,17 @@ impl Cluster {
         let is_external = services().any(|one| one.external_ips.contains(&vip) || one.load_balancer_ips.contains(&vip));
         let is_internal = services().any(|one| !one.ports.is_empty() && one.cluster_ips.contains(&vip));
         let mut endpoints = self.slices.values().filter(|slice| slice.is_of_nodes).flat_map(|slice| &slice.endpoints);
-        is_external && !is_internal && endpoints.any(|one| one.address == vip)
+        let is_api = self.api_servers.iter().any(|server| server.ip() == vip);
+        is_external && !is_internal && (is_api || endpoints.any(|one| one.address == vip))
+    }
+
+    /// Whether it would take this node's way to an API server. `vip` is an external or load-balancer IP.
+    fn is_in_the_way(&self, service: &Service, port: &ServicePort, vip: IpAddr) -> bool {
+        let is_the_clusters =
+            *service.name.namespace == *"kube-system" || service.name == ObjectName::new("default", "kubernetes");
+        port.protocol == Protocol::Tcp
+            && !is_the_clusters
+            && self.api_servers.contains(&SocketAddr::new(vip, port.port))
     }
 
     /// What load balancers are told in a family.
@@ -114,10 +126,9 @@ impl Cluster {
     fn ways_in(&self, service: &Service, port: &ServicePort) -> Vec<(VirtualServerKey, Traffic)> {
         let at = |ip: &IpAddr, number, traffic| (VirtualServerKey::new(*ip, number, port.protocol), traffic);
         let mut ways: Vec<_> = service.cluster_ips.iter().map(|ip| at(ip, port.port, Traffic::Internal)).collect();
-        if self.settings.external_ips_allowed {
-            ways.extend(service.external_ips.iter().map(|ip| at(ip, port.port, Traffic::External)));
-        }
-        ways.extend(service.load_balancer_ips.iter().map(|ip| at(ip, port.port, Traffic::External)));
+        let external = service.external_ips.iter().filter(|_| self.settings.external_ips_allowed);
+        let outside = external.chain(&service.load_balancer_ips).filter(|ip| !self.is_in_the_way(service, port, **ip));
+        ways.extend(outside.map(|ip| at(ip, port.port, Traffic::External)));
         for ip in self.node.addresses.iter().filter(|ip| self.has_node_ports(**ip)) {
             ways.extend(port.node_port.map(|number| at(ip, number, Traffic::External)));
         }

@@ -34,6 +34,9 @@ const COMMON: [(&str, &str); 5] = [
 /// The one jump into them that this mode of kube-proxy has not.
 const OF_IPVS_MODE: &str = "-m comment --comment \"kube-proxy firewall rules\" -j KUBE-PROXY-FIREWALL";
 
+/// What a rule in `KUBE-FORWARD` has of kube-proxy's, in its iptables and ipvs modes, and none of ipvsd's.
+const ITS_COMMENT: &str = "--comment \"kubernetes forwarding rules\"";
+
 /// How the names of its chains in nat begin that are for one port of a Service or one endpoint; a hash follows. The last
 /// is of versions before 1.24.
 const PREFIXES: [&str; 6] = ["KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-", "KUBE-SEP-", "KUBE-XLB-"];
@@ -234,25 +237,41 @@ impl<'a> Search<'a> {
     }
 }
 
-/// What kube-proxy's iptables mode has of ipvsd's chains where it wrote last, which it does to all of them at once.
-#[derive(Clone, Copy, Debug)]
-pub struct TakenBack(bool);
+/// The mode of kube-proxy's that wrote last over ipvsd's chains, which it does to all that both have at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakenBack {
+    /// iptables.
+    ByRules,
+    /// ipvs.
+    ByIpvs,
+}
 
 impl TakenBack {
-    /// Looks whether it did: its services are led to.
-    pub fn find(saved: &Saved) -> Self {
+    /// Looks for what only kube-proxy writes: jumps to its Services, and a comment that it has in both modes.
+    pub fn find(saved: &Saved) -> Option<Self> {
         let leads = |rule: &String| target(rule).is_some_and(|to| to == "KUBE-NODEPORTS" || is_of_service(to));
-        Self(saved.rules("nat", "KUBE-SERVICES").is_some_and(|rules| rules.iter().any(leads)))
+        let is_its = |rule: &String| rule.contains(ITS_COMMENT);
+        let has = |table, chain, is_meant: &dyn Fn(&String) -> bool| {
+            saved.rules(table, chain).is_some_and(|rules| rules.iter().any(is_meant))
+        };
+        if has("nat", "KUBE-SERVICES", &leads) {
+            Some(Self::ByRules)
+        } else {
+            has("filter", "KUBE-FORWARD", &is_its).then_some(Self::ByIpvs)
+        }
     }
 
-    /// Whether a chain is kube-proxy's.
+    /// Whether a chain that ipvsd has too is kube-proxy's.
     pub fn has(self, table: &str, chain: &str) -> bool {
-        self.0 && COMMON.contains(&(table, chain))
+        match self {
+            Self::ByRules => COMMON.contains(&(table, chain)),
+            Self::ByIpvs => chain.starts_with("KUBE-"),
+        }
     }
 
     /// Whether a rule that leads into such a chain is ipvsd's all the same.
-    pub fn leaves(rule: &str) -> bool {
-        rule == OF_IPVS_MODE
+    pub fn leaves(self, rule: &str) -> bool {
+        self == Self::ByRules && rule == OF_IPVS_MODE
     }
 }
 
@@ -277,6 +296,8 @@ mod tests {
 
     const IPV4: &str = include_str!("../../../tests/fixtures/kube-proxy/iptables.ipv4.txt");
     const IPV6: &str = include_str!("../../../tests/fixtures/kube-proxy/iptables.ipv6.txt");
+    const IPVS_IPV4: &str = include_str!("../../../tests/fixtures/kube-proxy/ipvs.ipv4.txt");
+    const IPVS_IPV6: &str = include_str!("../../../tests/fixtures/kube-proxy/ipvs.ipv6.txt");
 
     /// Of others, with names and comments that are nearly kube-proxy's.
     const OTHERS: &str = "*mangle\n:KUBE-KUBELET-CANARY - [0:0]\n:KUBE-IPTABLES-HINT - [0:0]\nCOMMIT\n\
@@ -335,7 +356,19 @@ mod tests {
 
     #[test]
     fn what_kube_proxy_wrote_over_ours_stays_whole_when_ours_goes() {
-        for (family, text) in [(Family::Ipv4, IPV4), (Family::Ipv6, IPV6)] {
+        let by_rules = &["-m comment --comment \"kubernetes forwarding rules\" -j KUBE-FORWARD"][..];
+        let by_ipvs = &[
+            "-m comment --comment \"kubernetes ipvs access filter\" -j KUBE-IPVS-FILTER",
+            "-m comment --comment \"kube-proxy firewall rules\" -j KUBE-PROXY-FIREWALL",
+            "-m comment --comment \"kubernetes health check rules\" -j KUBE-NODE-PORT",
+            by_rules[0],
+        ];
+        for (family, text, kept_jumps) in [
+            (Family::Ipv4, IPV4, by_rules),
+            (Family::Ipv6, IPV6, by_rules),
+            (Family::Ipv4, IPVS_IPV4, by_ipvs),
+            (Family::Ipv6, IPVS_IPV6, by_ipvs),
+        ] {
             let ours = restored(&Saved::default(), &Saved::default().repair(&RuleSettings::default(), family));
             let lines = text.lines().filter(|line| !line.starts_with('#') && !line.ends_with("ACCEPT [0:0]"));
             // It makes no jump a second time.
@@ -352,7 +385,7 @@ mod tests {
                 assert_eq!(kube_proxys(&after), kube_proxys(&wanted), "{table}");
             }
             let jumps: Vec<_> = BUILT_IN.iter().filter_map(|name| after.rules("filter", name)).flatten().collect();
-            assert_eq!(jumps, ["-m comment --comment \"kubernetes forwarding rules\" -j KUBE-FORWARD"]);
+            assert_eq!(jumps, kept_jumps);
             assert_eq!(after.rules("nat", "PREROUTING").map(Vec::len), Some(1));
         }
     }

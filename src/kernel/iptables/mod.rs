@@ -15,7 +15,7 @@ use super::modules;
 use super::program::{self, ProgramError};
 use crate::model::netfilter::RuleSettings;
 use crate::model::{Family, Leftover};
-use leftovers::{Held, Leftovers, Shared};
+use leftovers::{Held, Leftovers, Shared, TakenBack};
 use other::Other;
 use rules::SETTINGS_AT;
 use saved::Saved;
@@ -53,6 +53,8 @@ pub struct Look {
     pub leftovers: BTreeSet<Leftover>,
     /// Chains of kube-proxy's that cannot go.
     pub held: BTreeSet<Held>,
+    /// Whether kube-proxy's ipvs mode wrote last, and so has the sets that ipvsd has too.
+    pub has_kube_proxys_sets: bool,
 }
 
 /// Which of the two sets of tables in the kernel is used.
@@ -143,6 +145,7 @@ impl Iptables {
     pub fn look(&mut self, family: Family, saved: &Saved) -> Look {
         let mut look = self.other.look(family);
         look.settings = self.settings(family, saved);
+        look.has_kube_proxys_sets = TakenBack::find(saved) == Some(TakenBack::ByIpvs);
         look.note(Leftover::Rules(family), Leftovers::find(saved, family, whose_shared(saved)));
         look
     }
@@ -194,10 +197,11 @@ impl Look {
     }
 }
 
-/// The chains that kube-proxy has too are ours once ours stand beside them.
+/// The chains that kube-proxy has too are ours once ours stand beside them, until it writes over them.
 fn whose_shared(saved: &Saved) -> Shared {
     let (table, chain) = SETTINGS_AT;
-    if saved.has_chain(table, chain) { Shared::Ours } else { Shared::KubeProxys }
+    let is_ours = saved.has_chain(table, chain) && TakenBack::find(saved).is_none();
+    if is_ours { Shared::Ours } else { Shared::KubeProxys }
 }
 
 /// The rules in each of the two sets of tables that the kernel has in use, without loading what it has not; none where a

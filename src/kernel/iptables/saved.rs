@@ -159,7 +159,7 @@ impl Saved {
         for table in tables(&RuleSettings::default(), family) {
             let (kept, usual): (Vec<_>, Vec<_>) = (table.chains.iter().map(|chain| chain.name))
                 .filter(|name| self.has_chain(table.name, name))
-                .partition(|name| taken_back.has(table.name, name));
+                .partition(|name| taken_back.is_some_and(|by| by.has(table.name, name)));
             let ours = self.chains_named(table.name, chain::PREFIX).map(|(name, _)| name);
             let chains: BTreeSet<_> = usual.into_iter().chain(ours).collect();
             let chains: Vec<_> = chains.into_iter().collect();
@@ -168,7 +168,8 @@ impl Saved {
             }
             line(&mut text, format_args!("*{}", table.name));
             chains.iter().for_each(|name| line(&mut text, format_args!(":{name} - [0:0]")));
-            let left = self.jumps_to(table.name, &kept).filter(|(_, rule)| TakenBack::leaves(rule));
+            let is_left = |rule: &str| taken_back.is_some_and(|by| by.leaves(rule));
+            let left = self.jumps_to(table.name, &kept).filter(|(_, rule)| is_left(rule));
             for (from, rule) in self.jumps_to(table.name, &chains).chain(left) {
                 line(&mut text, format_args!("-D {from} {rule}"));
             }

@@ -234,6 +234,11 @@ impl SetKind {
         self == Self::ShortCircuit
     }
 
+    /// Whether kube-proxy's ipvs mode has the set too.
+    pub fn is_kube_proxys_too(self) -> bool {
+        self.name().starts_with("KUBE-")
+    }
+
     /// The name of the set for IPv4.
     fn name(self) -> &'static str {
         match self {

@@ -15,7 +15,7 @@ use kube::client::ConfigExt;
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::lookup_host;
@@ -84,15 +84,16 @@ impl Access {
         client(config, observer).map_err(AccessError::Credentials)
     }
 
-    /// The addresses that the API server has now; none where that cannot be found out. Async, as it may ask the system to
-    /// resolve a name.
-    pub async fn server_addresses(&self) -> BTreeSet<IpAddr> {
+    /// Where the API server is now, by address and TCP port; nowhere where that cannot be found out. Async, as it may
+    /// ask the system to resolve a name.
+    pub async fn servers(&self) -> BTreeSet<SocketAddr> {
         let Ok(config) = self.config().await else { return BTreeSet::new() };
-        let host = config.cluster_url.host().unwrap_or_default();
-        let host = host.trim_matches(['[', ']']);
-        // Only the addresses are wanted, so any port will do.
-        let found = timeout(CONNECT, lookup_host((host, 0))).await;
-        found.map_or_else(|_| BTreeSet::new(), |found| found.into_iter().flatten().map(|at| at.ip()).collect())
+        let url = &config.cluster_url;
+        let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+        let usual = if url.scheme_str() == Some("http") { 80 } else { 443 };
+        let found = timeout(CONNECT, lookup_host((host, url.port_u16().unwrap_or(usual)))).await;
+        let without_scope = |at: SocketAddr| SocketAddr::new(at.ip(), at.port());
+        found.map_or_else(|_| BTreeSet::new(), |found| found.into_iter().flatten().map(without_scope).collect())
     }
 
     async fn config(&self) -> Result<Config, AccessError> {

@@ -197,7 +197,7 @@ async fn gather(
         if let Some(mut news) = fold.news(now) {
             // Names can be resolved now, as the server was reached.
             if let Some(access) = access.take() {
-                news.changes.insert(0, Change::ApiServers(access.server_addresses().await));
+                news.changes.insert(0, Change::ApiServers(access.servers().await));
             }
             tell(Told::News(news));
         }

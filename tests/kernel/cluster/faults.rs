@@ -4,9 +4,10 @@
 use super::rig::{IPVS, Rig};
 use super::table::{table, ways};
 use super::watcher::Watcher;
-use crate::api_server::{Answer, Fault, Kick, Streams, Verb};
-use crate::lab::trial;
+use crate::api_server::{Answer, ApiServer, Fault, Kick, Streams, Verb};
+use crate::lab::{run, trial};
 use crate::objects::{node, service, slice, with};
+use crate::program::add_addresses;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -21,6 +22,8 @@ pub fn trials() -> Vec<Trial> {
         trial("cluster::the_rest_of_a_list_that_expired_withdraws_nothing", expired),
         trial("cluster::an_object_that_cannot_be_costs_only_itself", bad_objects),
         trial("cluster::killed_and_started_without_an_api_server_it_withdraws_nothing", killed),
+        trial("cluster::a_service_at_the_api_servers_address_and_port_does_not_take_it", || greedy(&[IPVS])),
+        trial("cluster::a_service_at_the_api_servers_address_and_port_does_not_take_it_by_rules", || greedy(&[])),
     ]
 }
 
@@ -186,4 +189,27 @@ impl Rig {
     fn is_rejected(&self, count: f64) -> bool {
         self.metric("ipvsd_objects_rejected") == Some(count)
     }
+}
+
+/// The address is this node's own: what the node sends there would meet a virtual server, or rules, on its way.
+fn greedy(changes: &[(&str, &str)]) {
+    add_addresses(&["192.0.2.1/24", "fd00:2::1/64"]);
+    let server = ApiServer::start_at(([192, 0, 2, 1], 6443).into());
+    let directory = tempfile::tempdir().unwrap();
+    let kubeconfig = server.kubeconfig(directory.path());
+    let mut rig = Rig::on(server, directory, (&kubeconfig, changes));
+    let service_at = |name, last, address: &str| {
+        let external = with(service(name, last), "/spec/externalIPs", json!([address]));
+        with(external, "/spec/ports/0/port", json!(6443))
+    };
+    let greedy = service_at("greedy", 1, "192.0.2.1");
+    [node("a"), greedy, slice("greedy", &[1])].into_iter().for_each(|object| rig.server.put(object));
+    rig.start();
+    rig.until_said(&["problem", "default/greedy", "spec.externalIPs[0]", "tcp 192.0.2.1:6443", "the API server's"]);
+    // Until then a connection of before goes on.
+    rig.crash();
+    rig.start();
+    rig.server.put(service_at("late", 2, "203.0.113.9"));
+    let is_routed = |_: &Rig| run("ip", &["route", "show", "table", "local"]).contains("203.0.113.9");
+    rig.until("what comes after a restart is heard of", is_routed);
 }

@@ -66,8 +66,11 @@ impl Cluster {
             add(SetKind::ClusterIp, Member::AddressPort(frontend), None);
         }
         let is_local = service.external_policy == TrafficPolicy::Local;
-        let external = if self.settings.external_ips_allowed { of_family(&service.external_ips) } else { vec![] };
-        let balancer = of_family(&service.load_balancer_ips);
+        let mut external = if self.settings.external_ips_allowed { of_family(&service.external_ips) } else { vec![] };
+        let mut balancer = of_family(&service.load_balancer_ips);
+        for outside in [&mut external, &mut balancer] {
+            outside.retain(|one| !self.is_in_the_way(service, port, one.address));
+        }
         let node = self.node.addresses.iter().filter(|ip| Family::of(**ip) == family && self.has_node_ports(**ip));
         let node: Vec<_> = node.filter_map(|ip| Some(at(ip, port.node_port?))).collect();
         let external_kind = if is_local { SetKind::ExternalIpLocal } else { SetKind::ExternalIp };
