@@ -35,7 +35,8 @@ use balancer::Choice;
 use configuration::Configuration;
 use leftovers::Leftovers;
 use service_manager::ServiceManager;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use telemetry::{HealthChecks, Shared, Telemetry};
 use tokio::runtime::{Builder, Runtime};
@@ -59,6 +60,8 @@ pub enum Ended {
     Stopped,
     /// Because the configuration changed: the program is to be started anew.
     ConfigurationChanged,
+    /// Because another daemon has ended, in whose place it can be: the program is to be started anew.
+    OtherDaemonEnded,
     /// Because the kernel has IPVS now, and the program is to move over: it is to be started anew.
     IpvsAppeared,
 }
@@ -71,7 +74,8 @@ pub struct Invocation {
     pub about: About,
 }
 
-/// Keeps the kernel as the input says until SIGTERM, SIGINT or another configuration, and then leaves it as it is.
+/// Keeps the kernel as the input says until SIGTERM, SIGINT or another configuration, and then leaves it as it is. Where
+/// another daemon is at work in this network namespace it does nothing but wait for that one's end.
 ///
 /// # Errors
 /// When it cannot begin (rights, kernel modules, sysctls, the directory), or a socket that must be had cannot be had.
@@ -80,9 +84,13 @@ pub fn run(config: Config, invocation: Invocation) -> anyhow::Result<Ended> {
     heap::share();
     config.notices.iter().for_each(|notice| info!("configuration: {notice}"));
     let node_name = node::name(&config)?;
+    let wheel = mpsc::channel();
+    if let Err(other) = inspection::start(inspection::ask(wheel.0.clone()), invocation.about.log.clone())? {
+        return inspection::wait(other);
+    }
     let (kernel, choice) = balancer::prepare(&config)?;
     let node = Node { kernel, choice, name: &node_name };
-    let ended = runtime()?.block_on(live(config, invocation, node))?;
+    let ended = runtime()?.block_on(live(config, invocation, node, wheel))?;
     info!("stopped; the kernel stays as it is");
     Ok(ended)
 }
@@ -94,7 +102,12 @@ struct Node<'a> {
     name: &'a str,
 }
 
-async fn live(config: Config, invocation: Invocation, node: Node<'_>) -> anyhow::Result<Ended> {
+async fn live(
+    config: Config,
+    invocation: Invocation,
+    node: Node<'_>,
+    (wheel_sender, inbox): (Sender<Message>, Receiver<Message>),
+) -> anyhow::Result<Ended> {
     let Node { mut kernel, choice, name: node } = node;
     let shared = shared(&config)?;
     shared.metrics.mode(choice.mode(), choice.why());
@@ -103,7 +116,6 @@ async fn live(config: Config, invocation: Invocation, node: Node<'_>) -> anyhow:
     }
     let events = cluster::events(&config, node, &shared.metrics);
     let mut sources = Sources::open(&config, Listener { node, metrics: Some(&shared.metrics) }).await?;
-    let (wheel_sender, inbox) = mpsc::channel();
     for message in sources.first().await? {
         if let (Message::Node(facts), Input::Cluster(_)) = (&message, &config.input) {
             node::check_families(&config, facts)?;
@@ -111,7 +123,6 @@ async fn live(config: Config, invocation: Invocation, node: Node<'_>) -> anyhow:
         wheel_sender.send(message)?;
     }
     let ask = inspection::ask(wheel_sender.clone());
-    inspection::start(Arc::clone(&ask), invocation.about.log.clone());
     let traffic = traffic_of(&config, &kernel).map(|what| traffic::teller(what, Arc::clone(&ask), &shared.metrics));
     let page = Page::new(node.to_owned(), choice.reason(), ask);
     let pages = servers::Pages { about: invocation.about, mode: choice.mode(), page, traffic };
@@ -179,11 +190,7 @@ async fn moving(config: Config, choice: Choice, events: Option<Events>) {
 }
 
 /// Turns the wheel on a thread of its own. `ended` is dropped on every way out of it.
-fn turn(
-    wheel: Wheel<Linux>,
-    inbox: mpsc::Receiver<Message>,
-    ended: oneshot::Sender<()>,
-) -> anyhow::Result<JoinHandle<()>> {
+fn turn(wheel: Wheel<Linux>, inbox: Receiver<Message>, ended: oneshot::Sender<()>) -> anyhow::Result<JoinHandle<()>> {
     let run = move || {
         let _ended = ended;
         wheel.run(&inbox, ServiceManager::find());
