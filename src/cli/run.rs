@@ -17,7 +17,7 @@ use tracing::info;
 /// Flags of `ipvsd run`.
 #[derive(Clone, Debug, Args)]
 pub struct Arguments {
-    /// Program the kernel once and exit; what is left draining goes with the next run
+    /// Program the kernel once and exit; what is left draining goes with the next run. Refused beside a daemon
     #[arg(long)]
     once: bool,
     #[command(flatten)]
@@ -50,7 +50,7 @@ pub fn run(arguments: &Arguments, name: Name, log: &Log) -> anyhow::Result<ExitC
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.once {
-        let all_done = daemon::run_once(&config)?;
+        let all_done = daemon::run_once(&config, log)?;
         return Ok(if all_done { ExitCode::SUCCESS } else { ExitCode::from(NO) });
     }
     let proxy = arguments.proxy.clone();
@@ -58,7 +58,7 @@ pub fn run(arguments: &Arguments, name: Name, log: &Log) -> anyhow::Result<ExitC
     let about = About { flags: in_effect(&config.effective), log, set_verbosity };
     match daemon::run(config, Invocation { reread: Box::new(move || proxy.resolve(name)), about })? {
         Ended::Stopped => Ok(ExitCode::SUCCESS),
-        Ended::ConfigurationChanged | Ended::IpvsAppeared => {
+        Ended::ConfigurationChanged | Ended::OtherDaemonEnded | Ended::IpvsAppeared => {
             Err(daemon::restart_in_place()).context("the program cannot be started anew")
         }
     }

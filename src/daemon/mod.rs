@@ -37,7 +37,8 @@ use configuration::Configuration;
 use leftovers::Leftovers;
 use servers::Starter;
 use service_manager::ServiceManager;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use stop::Stop;
 use telemetry::{HealthChecks, Shared, Telemetry};
@@ -62,6 +63,8 @@ pub enum Ended {
     Stopped,
     /// Because the configuration changed: the program is to be started anew.
     ConfigurationChanged,
+    /// Because another daemon has ended, in whose place it can be: the program is to be started anew.
+    OtherDaemonEnded,
     /// Because the kernel has IPVS now, and the program is to move over: it is to be started anew.
     IpvsAppeared,
 }
@@ -74,7 +77,8 @@ pub struct Invocation {
     pub about: About,
 }
 
-/// Keeps the kernel as the input says until SIGTERM, SIGINT or another configuration, and then leaves it as it is.
+/// Keeps the kernel as the input says until SIGTERM, SIGINT or another configuration, and then leaves it as it is. Where
+/// another daemon is at work in this network namespace it does nothing but wait for that one's end.
 ///
 /// # Errors
 /// When it cannot begin (rights, kernel modules, sysctls, the directory), or a socket that must be had cannot be had.
@@ -83,12 +87,21 @@ pub fn run(config: Config, invocation: Invocation) -> anyhow::Result<Ended> {
     heap::share();
     config.notices.iter().for_each(|notice| info!("configuration: {notice}"));
     let node_name = node::name(&config)?;
-    let ended = runtime()?.block_on(live(config, invocation, &node_name))?;
+    let wheel = mpsc::channel();
+    if let Err(other) = inspection::start(inspection::ask(wheel.0.clone()), invocation.about.log.clone())? {
+        return inspection::wait(other);
+    }
+    let ended = runtime()?.block_on(live(config, invocation, &node_name, wheel))?;
     info!("stopped; the kernel stays as it is");
     Ok(ended)
 }
 
-async fn live(config: Config, invocation: Invocation, node: &str) -> anyhow::Result<Ended> {
+async fn live(
+    config: Config,
+    invocation: Invocation,
+    node: &str,
+    (wheel_sender, inbox): (Sender<Message>, Receiver<Message>),
+) -> anyhow::Result<Ended> {
     let (fatal, hard_failure) = tokio::sync::mpsc::channel(1);
     let mut stop = Stop::hear(hard_failure)?;
     let shared = shared(&config)?;
@@ -105,10 +118,8 @@ async fn live(config: Config, invocation: Invocation, node: &str) -> anyhow::Res
         begun = begin(&config, node, &shared) => begun?,
         told = stop.told() => return told,
     };
-    let (wheel_sender, inbox) = mpsc::channel();
     first.into_iter().try_for_each(|message| wheel_sender.send(message))?;
     let ask = inspection::ask(wheel_sender.clone());
-    inspection::start(Arc::clone(&ask), invocation.about.log.clone());
     let traffic = traffic_of(&config, &kernel).map(|what| traffic::teller(what, Arc::clone(&ask), &shared.metrics));
     let page = Page::new(node.to_owned(), choice.reason(), ask);
     servers.metrics(&config, servers::Pages { about: invocation.about, mode: choice.mode(), page, traffic });
@@ -206,11 +217,7 @@ async fn moving(config: Config, choice: Choice, events: Option<Events>) {
 }
 
 /// Turns the wheel on a thread of its own. `ended` is dropped on every way out of it.
-fn turn(
-    wheel: Wheel<Linux>,
-    inbox: mpsc::Receiver<Message>,
-    ended: oneshot::Sender<()>,
-) -> anyhow::Result<JoinHandle<()>> {
+fn turn(wheel: Wheel<Linux>, inbox: Receiver<Message>, ended: oneshot::Sender<()>) -> anyhow::Result<JoinHandle<()>> {
     let run = move || {
         let _ended = ended;
         wheel.run(&inbox, ServiceManager::find());

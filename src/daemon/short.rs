@@ -4,14 +4,17 @@
 use super::runtime;
 use super::watch::{Listener, Sources};
 use super::wheel::{Message, Wheel};
-use super::{balancer, node};
+use super::{balancer, inspection, node};
 use crate::config::{Config, Mode};
 use crate::desired::{Moment, Settings};
 use crate::kernel::linux::{Linux, OpenError};
 use crate::kernel::modules;
 use crate::model::{Op, SchedulerName};
 use crate::reconcile::{Options, Reconciler, Report, Takeover};
+use crate::server::LogFilter;
 use crate::state::{Change, Problem};
+use anyhow::Context;
+use std::sync::mpsc;
 use std::thread;
 use tracing::warn;
 
@@ -22,8 +25,11 @@ const ATTEMPTS: usize = 5;
 /// failed.
 ///
 /// # Errors
-/// As [`super::run`], and when the input cannot be read.
-pub fn run_once(config: &Config) -> anyhow::Result<bool> {
+/// As [`super::run`], when the input cannot be read, and when a daemon is at work in this network namespace.
+pub fn run_once(config: &Config, log: LogFilter) -> anyhow::Result<bool> {
+    // It answers that it is busy, so that a daemon which starts meanwhile waits.
+    let (wheel, _) = mpsc::channel();
+    inspection::start(inspection::ask(wheel), log)?.context("nothing was changed")?;
     let (kernel, choice) = balancer::prepare(config)?;
     let first = first_messages(config)?;
     let mut wheel = Wheel::new(Reconciler::new(kernel, choice.settings(config), choice.options(config)), None);

@@ -34,7 +34,8 @@ pub fn survey(config: &Config, of_a_daemon: bool) -> anyhow::Result<Facts> {
     let scheduler = config.settings.scheduling.scheduler;
     let setup = if of_a_daemon { config.node } else { NodeSetup::default() };
     let may_program = may_program();
-    let (node, daemon) = runtime()?.block_on(async { (node_facts().await, ask().await) });
+    let asked = async { (node_facts().await, ask().await, server::daemon_process(INSPECTION_NAME).await) };
+    let (node, daemon, process) = runtime()?.block_on(asked);
     let mode = match &daemon {
         Ok((status, _)) => mode_of_daemon(status),
         Err(_) => mode_to_be(config, rules_balance()),
@@ -55,7 +56,7 @@ pub fn survey(config: &Config, of_a_daemon: bool) -> anyhow::Result<Facts> {
         forwards_ipv6: sysctl::forwards_ipv6(Path::new(sysctl::ROOT)),
         strict_devices: strict_devices(Path::new("/proc/sys/net/ipv4/conf")),
         iptables: iptables_facts(),
-        kube_proxies: kube_proxies(),
+        kube_proxies: kube_proxies(process),
         connections: tracked(),
         daemon: daemon.map(|(status, wanted)| Daemon {
             status,
@@ -172,9 +173,8 @@ fn iptables_facts() -> Vec<(&'static str, Option<(usize, bool)>)> {
 
 /// Processes of that name in this network namespace; of other containers they are seen only from the host's view. The
 /// daemon that answers may have the name as well.
-fn kube_proxies() -> Vec<u32> {
+fn kube_proxies(daemon: Option<u32>) -> Vec<u32> {
     let here = fs::read_link("/proc/thread-self/ns/net").ok();
-    let daemon = server::daemon_process(INSPECTION_NAME);
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let is_another = |number: &u32| {

@@ -6,20 +6,19 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use nix::sys::socket::getsockopt;
-use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::User;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::io;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream as StdUnixStream};
 use std::time::Duration;
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Longer than the daemon waits for its reconciler, so that it is the daemon who says why there is no answer.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Between two attempts to get into the line of those who ask, which is full.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is wanted of 30,000 Services is a tenth of it.
 const LONGEST_ANSWER: usize = 256 << 20;
@@ -82,14 +81,14 @@ async fn exchange<T: DeserializeOwned>(name: &str, asked: (Method, &str, &str)) 
 
 /// The process of the daemon at an abstract name, as this process sees it; none where there is none, or none that can be
 /// seen from here.
-pub fn daemon_process(name: &str) -> Option<u32> {
-    let stream = StdUnixStream::connect_addr(&SocketAddr::from_abstract_name(name).ok()?).ok()?;
-    let peer = getsockopt(&stream, PeerCredentials).ok()?;
-    u32::try_from(peer.pid()).ok().filter(|process| *process > 0)
+pub async fn daemon_process(name: &str) -> Option<u32> {
+    let stream = timeout(PAUSE, connected(name)).await.ok()?.ok()?;
+    let process = stream.peer_cred().ok()?.pid()?;
+    u32::try_from(process).ok().filter(|process| *process > 0)
 }
 
 async fn answer(name: &str, (method, path, text): (Method, &str, &str)) -> Result<Bytes, AskError> {
-    let stream = connected(name).map_err(|error| match error.kind() {
+    let stream = connected(name).await.map_err(|error| match error.kind() {
         io::ErrorKind::ConnectionRefused => AskError::NoDaemon,
         _ => AskError::Io(error),
     })?;
@@ -117,10 +116,15 @@ async fn answer(name: &str, (method, path, text): (Method, &str, &str)) -> Resul
     }
 }
 
-fn connected(name: &str) -> io::Result<UnixStream> {
-    let stream = StdUnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?;
-    stream.set_nonblocking(true)?;
-    UnixStream::from_std(stream)
+/// Waits for a place in the line without blocking: whoever has the name may let it be full for ever.
+async fn connected(name: &str) -> io::Result<UnixStream> {
+    let address = format!("\0{name}");
+    loop {
+        match UnixStream::connect(&address).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(PAUSE).await,
+            connected => return connected,
+        }
+    }
 }
 
 fn is_daemons(user: u32) -> bool {

@@ -10,7 +10,7 @@ use nix::unistd::geteuid;
 use std::convert::Infallible;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener as StdUnixListener};
+use std::os::unix::net::{SocketAddr, UnixListener as Bound};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
@@ -33,35 +33,15 @@ const LIMITS: Limits = Limits {
 const FORBIDDEN: &[u8] = b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: 30\r\n\
     Connection: close\r\n\r\n{\"error\":\"only root may ask\"}\n";
 
-/// A server at an abstract name.
-#[derive(Clone, Debug)]
-pub struct InspectionServer {
-    /// [`NAME`]; another one in tests.
-    pub name: String,
-    /// Between two attempts to have the name, which another daemon may have.
-    pub retry: Duration,
-}
-
-impl InspectionServer {
-    /// Serves until the future is dropped, from when on the name can be had. `told` hears how each attempt went.
-    pub async fn run(self, handler: Handler, mut told: impl FnMut(io::Result<()>)) -> Infallible {
-        let listener = loop {
-            match self.listen() {
-                Ok(listener) => break listener,
-                Err(error) => told(Err(error)),
-            }
-            sleep(self.retry).await;
-        };
-        told(Ok(()));
-        serve(listener, handler).await
-    }
-
-    fn listen(&self) -> io::Result<UnixListener> {
-        let address = SocketAddr::from_abstract_name(&self.name)?;
-        let listener = StdUnixListener::bind_addr(&address)?;
-        listener.set_nonblocking(true)?;
-        UnixListener::from_std(listener)
-    }
+/// Has an abstract name, so that whoever asks there waits in line until [`serve`] answers. The kernel gives it to one
+/// process alone; it is free when what is returned is dropped, or the process gone.
+///
+/// # Errors
+/// Somebody has the name (`AddrInUse`), or there can be no socket.
+pub fn bind(name: &str) -> io::Result<Bound> {
+    let listener = Bound::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 /// Whether a user may ask, and be believed: root, and whoever this process runs as.
@@ -69,7 +49,12 @@ pub fn is_trusted(user: u32) -> bool {
     user == 0 || user == geteuid().as_raw()
 }
 
-async fn serve(listener: UnixListener, handler: Handler) -> Infallible {
+/// Serves until the future is dropped, from when on the name can be had.
+///
+/// # Errors
+/// The runtime cannot wait for this socket.
+pub async fn serve(listener: Bound, handler: Handler) -> io::Result<Infallible> {
+    let listener = UnixListener::from_std(listener)?;
     let connections = Connections::within(LIMITS);
     let mut tasks = JoinSet::new();
     loop {

@@ -5,9 +5,11 @@
 //! [`HealthCheckServers`] say what is answered; [`Server`] keeps one of the first two up. Nothing here knows Services or
 //! the kernel: what is told is in [`crate::health`], [`crate::metrics`] and [`crate::inspect`]. [`Page`] is for people.
 //!
-//! One more is for those on the node who ask why: [`InspectionServer`] with [`inspection()`], whose client is [`ask()`].
+//! One more is for those on the node who ask why: [`serve_inspection`] with [`inspection()`], whose client is [`ask()`]. Its
+//! name stands for the place of the one daemon in a network namespace: [`claim()`].
 
 mod answer;
+mod claim;
 mod client;
 mod clock;
 mod health_check;
@@ -27,12 +29,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::sleep;
 
+pub use claim::{ClaimError, OtherDaemon, claim};
 pub use client::{AskError, ask, daemon_process, put};
 pub use clock::{Clock, system_clock};
 pub use health_check::{HealthCheckServers, ListenFailure};
 pub use healthz::healthz;
 pub use http::Handler;
-pub use inspection::{InspectionServer, NAME as INSPECTION_NAME, is_trusted};
+pub use inspection::{NAME as INSPECTION_NAME, bind as bind_inspection, is_trusted, serve as serve_inspection};
 pub use log::{LogFilter, Told};
 pub use page::Page;
 pub use pages::{MetricsPages, SetVerbosity, Traffic};

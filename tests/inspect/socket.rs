@@ -2,7 +2,11 @@
 
 use futures_util::future::join_all;
 use ipvsd::inspect::{Answer, Question, Status, Wanted};
-use ipvsd::server::{Ask, AskError, InspectionServer, LOG, LogFilter, Told, Unanswered, ask, inspection, put};
+use ipvsd::server::{
+    Ask, AskError, ClaimError, LOG, LogFilter, OtherDaemon, Told, Unanswered, ask, bind_inspection, claim, inspection,
+    put, serve_inspection,
+};
+use nix::sys::socket::{Backlog, listen};
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::SocketAddr;
@@ -11,9 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Barrier;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::AbortHandle;
 
 /// A name of its own for each test.
@@ -40,13 +43,10 @@ fn log() -> LogFilter {
     LogFilter::new("info".into(), |text| if text.is_empty() { Err("nothing is no filter".into()) } else { Ok(()) })
 }
 
-/// A server, and what it tells of its binding.
-fn serve(name: &str, ask: Ask) -> (AbortHandle, UnboundedReceiver<io::Result<()>>) {
-    let (tell, told) = unbounded_channel();
-    let server = InspectionServer { name: name.to_owned(), retry: Duration::from_millis(1) };
-    let told_to = move |binding| _ = tell.send(binding);
-    let task = tokio::spawn(async move { server.run(inspection(ask, log()), told_to).await });
-    (task.abort_handle(), told)
+/// Serves at a name until it is told to end.
+fn serve(name: &str, ask: Ask) -> AbortHandle {
+    let listener = bind_inspection(name).unwrap();
+    tokio::spawn(serve_inspection(listener, inspection(ask, log()))).abort_handle()
 }
 
 async fn connected(name: &str) -> UnixStream {
@@ -59,8 +59,7 @@ async fn connected(name: &str) -> UnixStream {
 async fn a_question_is_answered_or_refused_with_the_reason() {
     let name = fresh_name();
     assert!(matches!(ask::<Wanted>(&name, "/v1/wanted").await, Err(AskError::NoDaemon)));
-    let (_server, mut told) = serve(&name, answers());
-    told.recv().await.unwrap().unwrap();
+    let _server = serve(&name, answers());
     assert_eq!(ask::<Wanted>(&name, "/v1/wanted").await.unwrap(), Wanted::default());
     for (path, reason) in [
         ("/v1/status", "ipvsd answers with 503 Service Unavailable: the reconciler is in the middle of a pass"),
@@ -77,8 +76,7 @@ async fn a_question_is_answered_or_refused_with_the_reason() {
 #[tokio::test]
 async fn the_logs_filter_is_told_and_changed_unless_it_is_none() {
     let name = fresh_name();
-    let (_server, mut told) = serve(&name, answers());
-    told.recv().await.unwrap().unwrap();
+    let _server = serve(&name, answers());
     let filter = async || ask::<Told>(&name, LOG).await.unwrap().filter;
     assert_eq!(filter().await, "info");
     let wanted = "info,ipvsd::source=debug";
@@ -92,26 +90,104 @@ async fn the_logs_filter_is_told_and_changed_unless_it_is_none() {
     }
 }
 
+/// Longer than any step of these tests takes.
+const LONG: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(200);
+
 #[tokio::test]
 async fn a_living_daemon_keeps_the_name_and_the_next_one_has_it_after_its_death() {
     let name = fresh_name();
-    let (first, mut told) = serve(&name, answers());
-    told.recv().await.unwrap().unwrap();
-    let (_second, mut told) = serve(&name, Arc::new(|_| Box::pin(async { Err(Unanswered::Busy) })));
+    let first = serve(&name, answers());
     for _ in 0..3 {
-        assert_eq!(told.recv().await.unwrap().unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        assert_eq!(ask::<Wanted>(&name, "/v1/wanted").await.unwrap(), Wanted::default(), "the first one answers");
+        let error = claim(&name, LONG).await.unwrap_err();
+        let other = OtherDaemon { process: Some(std::process::id()) };
+        assert!(matches!(error, ClaimError::OtherDaemon(found) if found == other), "{error}");
     }
     first.abort();
-    while told.recv().await.unwrap().is_err() {}
+    while bind_inspection(&name).is_err() {
+        tokio::task::yield_now().await;
+    }
+    let second = claim(&name, LONG).await.unwrap();
+    let busy = inspection(Arc::new(|_| Box::pin(async { Err(Unanswered::Busy) })), log());
+    tokio::spawn(serve_inspection(second, busy));
     assert!(matches!(ask::<Wanted>(&name, "/v1/wanted").await, Err(AskError::Refused(..))), "the second one does");
+}
+
+#[tokio::test]
+async fn of_many_who_start_at_the_same_moment_one_has_the_name_and_the_others_hear_of_it() {
+    let name = fresh_name();
+    let claims = join_all((0..10).map(|_| async {
+        match claim(&name, LONG).await {
+            Ok(listener) => {
+                // It is not asked before it listens, and answers late.
+                tokio::time::sleep(SHORT).await;
+                tokio::spawn(serve_inspection(listener, inspection(answers(), log())));
+                true
+            }
+            Err(ClaimError::OtherDaemon(_)) => false,
+            Err(error) => panic!("{error}"),
+        }
+    }));
+    assert_eq!(claims.await.into_iter().filter(|is_first| *is_first).count(), 1);
+}
+
+/// Nothing that such a holder does may keep a proxy from working.
+#[tokio::test]
+async fn who_has_the_name_and_does_not_answer_as_a_daemon_does_is_none() {
+    let is_silent = async |name: &str| matches!(claim(name, SHORT).await, Err(ClaimError::Silent));
+    let name = fresh_name();
+    let silent = bind_inspection(&name).unwrap();
+    assert!(is_silent(&name).await, "it accepts nobody");
+    // Whoever is not accepted stays in line, which is short here.
+    listen(&silent, Backlog::new(1).unwrap()).unwrap();
+    let mut line = Vec::new();
+    let full = loop {
+        match UnixStream::connect(format!("\0{name}")).await {
+            Ok(stream) => line.push(stream),
+            Err(error) => break error.kind(),
+        }
+    };
+    assert_eq!(full, io::ErrorKind::WouldBlock);
+    assert!(is_silent(&name).await, "the line is full");
+    drop((silent, line));
+
+    let closing = claim(&name, LONG).await.unwrap();
+    let closing = UnixListener::from_std(closing).unwrap();
+    let closes = tokio::spawn(async move { while closing.accept().await.is_ok() {} });
+    assert!(is_silent(&name).await, "it says nothing");
+    closes.abort();
+    assert!(closes.await.is_err());
+
+    let web = UnixListener::from_std(claim(&name, LONG).await.unwrap()).unwrap();
+    let _task = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = web.accept().await {
+            let mut request = [0; 1024];
+            _ = stream.read(&mut request).await;
+            _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await;
+        }
+    });
+    assert!(is_silent(&name).await, "it answers something else");
+}
+
+/// One that listens, but not yet.
+#[tokio::test]
+async fn who_has_the_name_may_take_its_time_to_answer_and_may_end_meanwhile() {
+    let name = fresh_name();
+    let starting = bind_inspection(&name).unwrap();
+    let second = tokio::spawn({
+        let name = name.clone();
+        async move { claim(&name, LONG).await }
+    });
+    tokio::time::sleep(SHORT).await;
+    assert!(!second.is_finished());
+    drop(starting);
+    second.await.unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn those_who_ask_nothing_or_nonsense_keep_nobody_out() {
     let name = fresh_name();
-    let (_server, mut told) = serve(&name, answers());
-    told.recv().await.unwrap().unwrap();
+    let _server = serve(&name, answers());
     let mut silent = Vec::new();
     for start in
         ["", "GET /v1/wan", "\r\n\r\nhello\r\n\r\n", "POST /v1/wanted HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n"]
@@ -146,8 +222,7 @@ async fn many_who_ask_at_the_same_time_are_all_answered() {
             Ok(Answer::Wanted(Box::default()))
         })
     });
-    let (_server, mut told) = serve(&name, slow);
-    told.recv().await.unwrap().unwrap();
+    let _server = serve(&name, slow);
     let answers = join_all((0..MANY).map(|_| ask::<Wanted>(&name, "/v1/wanted"))).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
 }
@@ -155,8 +230,7 @@ async fn many_who_ask_at_the_same_time_are_all_answered() {
 #[tokio::test]
 async fn only_questions_are_taken() {
     let name = fresh_name();
-    let (_server, mut told) = serve(&name, answers());
-    told.recv().await.unwrap().unwrap();
+    let _server = serve(&name, answers());
     let mut stream = connected(&name).await;
     stream.write_all(b"DELETE /v1/wanted HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
@@ -172,8 +246,7 @@ async fn a_stranger_is_neither_answered_nor_believed() {
         return;
     }
     let name = fresh_name();
-    let (server, mut told) = serve(&name, answers());
-    told.recv().await.unwrap().unwrap();
+    let server = serve(&name, answers());
     let as_nobody = |command: &str| {
         let script = command.replace("NAME", &name);
         let mut process = Command::new("setpriv");
@@ -196,5 +269,7 @@ async fn a_stranger_is_neither_answered_nor_believed() {
     io::Read::read_exact(liar.stdout.as_mut().unwrap(), &mut ready).unwrap();
     let asked = ask::<Wanted>(&format!("{name}/liar"), "/v1/wanted").await;
     assert!(matches!(asked, Err(AskError::Stranger(65_534))), "{asked:?}");
+    let claimed = claim(&format!("{name}/liar"), LONG).await;
+    assert!(matches!(claimed, Err(ClaimError::Stranger(65_534))), "{claimed:?}");
     liar.kill().and_then(|()| liar.wait()).unwrap();
 }

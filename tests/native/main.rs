@@ -44,6 +44,7 @@ mod program;
 #[allow(dead_code, reason = "here are not all who need it")]
 #[path = "../kernel/traffic_rig.rs"]
 mod traffic_rig;
+mod two_daemons;
 #[allow(dead_code, reason = "here are not all who need it")]
 #[path = "../kernel/vips.rs"]
 mod vips;
@@ -64,6 +65,6 @@ fn trials() -> Vec<Trial> {
         let of_rules = [migration::trials(mode), nat::trials(mode), nat_others::trials(mode)];
         [golden::trials(mode), vips::trials(mode)].into_iter().chain(of_rules).flatten()
     };
-    let once = [circumstances::trials(), fallback::trials()].into_iter().flatten();
+    let once = [circumstances::trials(), fallback::trials(), two_daemons::trials()].into_iter().flatten();
     once.chain([Mode::Nft, Mode::Legacy].into_iter().flat_map(of_mode)).collect()
 }
