@@ -66,19 +66,9 @@ pub fn of_port<'a>(
     asked_for(service, port, state, settings).filter(|one| !takes_api_server(service, one, state))
 }
 
-/// Those that are asked for and not served, as this node reads the cluster there.
-pub fn refused<'a>(
-    service: &'a Service,
-    port: (usize, &'a ServicePort),
-    state: &'a State,
-    settings: &'a Settings,
-) -> impl Iterator<Item = Frontend> + 'a {
-    asked_for(service, port, state, settings).filter(|one| takes_api_server(service, one, state))
-}
-
 /// Whether a Service that is not the cluster's own would take this node's way to an API server, for good: a virtual
 /// server takes what the node itself sends, and who cannot read the cluster does not hear that the Service is gone.
-fn takes_api_server(service: &Service, frontend: &Frontend, state: &State) -> bool {
+pub fn takes_api_server(service: &Service, frontend: &Frontend, state: &State) -> bool {
     let is_open_to_all = matches!(frontend.field, Field::ExternalIp(_) | Field::LoadBalancerIp(_));
     let VirtualServerKey::Address { address, port, protocol: Protocol::Tcp } = frontend.key else { return false };
     is_open_to_all && state.has_api_server(SocketAddr::new(address, port)) && !is_the_clusters(&service.name)
@@ -88,7 +78,8 @@ fn is_the_clusters(name: &ObjectName) -> bool {
     &*name.namespace == OF_THE_CLUSTER || (&*name.namespace, &*name.name) == API
 }
 
-fn asked_for<'a>(
+/// The frontends that the Service's port at an index asks for, served or not.
+pub fn asked_for<'a>(
     service: &'a Service,
     (index, port): (usize, &'a ServicePort),
     state: &'a State,

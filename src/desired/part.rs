@@ -31,10 +31,10 @@ impl Part {
         let zone = zone(state);
         let mut local_addresses = LocalAddresses::of(service);
         for (index, port) in service.ports.iter().enumerate() {
-            let frontends: Vec<Frontend> = frontends::of_port(service, (index, port), state, settings).collect();
+            let (refused, frontends): (Vec<_>, Vec<_>) = frontends::asked_for(service, (index, port), state, settings)
+                .partition(|one| frontends::takes_api_server(service, one, state));
+            part.problems.extend(refused.iter().map(|one| in_the_way(service, one)));
             let localhost = frontends::on_localhost(service, (index, port), settings);
-            let refused = frontends::refused(service, (index, port), state, settings);
-            part.problems.extend(refused.map(|one| in_the_way(service, &one)));
             for family in service.families.iter() {
                 let frontends: Vec<&Frontend> = frontends.iter().filter(|one| one.key.family() == family).collect();
                 let localhost = localhost.as_ref().filter(|one| one.key.family() == family);

@@ -139,8 +139,8 @@ fn asked(service: &Service) -> impl Iterator<Item = (&Service, IpAddr)> {
 
 /// The addresses that a slice says are somebody's. Those of this node itself need no route anyway.
 fn owners(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
-    let endpoints = slice.endpoints.iter().filter(|_| slice.is_of_nodes);
-    endpoints.map(|endpoint| endpoint.address)
+    let endpoints = if slice.is_of_nodes { slice.endpoints.as_slice() } else { &[] };
+    endpoints.iter().map(|endpoint| endpoint.address)
 }
 
 #[cfg(test)]
