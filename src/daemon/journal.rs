@@ -42,6 +42,13 @@ impl Default for Journal {
     }
 }
 
+/// The object and the field that a problem is about, where it has them.
+fn subject(problem: &Problem) -> (Option<String>, Option<String>) {
+    let object = problem.object.as_ref().map(|object| OneLine(object).to_string());
+    let field = (!problem.field.is_empty()).then(|| OneLine(&problem.field).to_string());
+    (object, field)
+}
+
 impl Journal {
     /// Takes in the problems that stand now, says what is new and what is over. Returns how many are new.
     pub fn note_problems(&mut self, now: impl IntoIterator<Item = Problem>) -> usize {
@@ -49,10 +56,12 @@ impl Journal {
         let ever = self.problems_ever;
         for problem in now.difference(&self.problems) {
             self.problems_ever += 1;
-            warn!(standing = now.len(), ever = self.problems_ever, "problem: {problem}");
+            let (object, field) = subject(problem);
+            warn!(object, field, standing = now.len(), ever = self.problems_ever, "problem: {problem}");
         }
         for problem in self.problems.difference(&now) {
-            info!(standing = now.len(), "no longer: {problem}");
+            let (object, field) = subject(problem);
+            info!(object, field, standing = now.len(), "no longer: {problem}");
         }
         self.problems = now;
         self.problems_ever - ever
