@@ -17,7 +17,7 @@ pub struct Request {
     pub protocol: Protocol,
     /// The frontend.
     pub target: SocketAddr,
-    /// The address and port to ask from; any if not given.
+    /// The address and port to ask from. If not given, or with port 0, the port is one that no request had before.
     pub source: Option<SocketAddr>,
 }
 
@@ -31,7 +31,7 @@ pub struct Answer {
 }
 
 impl Request {
-    /// A request from any address and port.
+    /// A request from any address, and from a port that no request had before.
     pub fn new(protocol: Protocol, target: SocketAddr) -> Self {
         Self { protocol, target, source: None }
     }

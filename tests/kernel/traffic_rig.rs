@@ -10,7 +10,7 @@ use ipvsd::demo::client::{Answer, Conversation, Request};
 use ipvsd::demo::daemon::Daemon;
 use ipvsd::demo::manifests::Directory;
 use ipvsd::demo::namespace::Namespace;
-use ipvsd::demo::network::{Addresses, Host, Network};
+use ipvsd::demo::network::{Host, Network};
 use ipvsd::demo::wait::wait_for;
 use ipvsd::model::Protocol;
 use serde_json::{Value, json};
@@ -18,7 +18,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Output};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 /// The Service `web` of most tests has these.
 pub const VIPS: [&str; 2] = ["10.96.0.10", "fd00:96::10"];
@@ -212,8 +211,7 @@ impl Rig {
 
     /// How many of `count` requests each backend answered.
     pub fn spread(&self, request: Request, count: usize) -> [usize; 3] {
-        let addresses = self.network.client.addresses;
-        let send = || (0..count).map(|_| afresh(request, addresses).send()).collect::<io::Result<Vec<_>>>();
+        let send = || (0..count).map(|_| request.send()).collect::<io::Result<Vec<_>>>();
         let answers = self.in_client(send).unwrap_or_else(|error| self.fail(&format!("{request:?}: {error}")));
         ["backend-1", "backend-2", "backend-3"].map(|name| answers.iter().filter(|answer| answer.name == name).count())
     }
@@ -241,19 +239,6 @@ impl Rig {
     fn fail(&self, why: &str) -> ! {
         panic!("{why}\nThe kernel has:\n{}The daemon said:\n{}", self.rules(), self.log());
     }
-}
-
-/// The same request from a port of the client's that none of its flows had before, where that matters: the kernel keeps
-/// a UDP flow where it was for minutes, and loses the first packet of an SCTP association whose port had another within
-/// 10 s (`conn_reuse_mode`), which SCTP says again only after 3 s.
-pub fn afresh(request: Request, client: Addresses) -> Request {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    if request.protocol == Protocol::Tcp || request.source.is_some() {
-        return request;
-    }
-    // From 32,768 on the kernel chooses.
-    let port = 10_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 16_384;
-    Request { source: Some(client.matching(request.target.ip(), port)), ..request }
 }
 
 fn file_of(kind: &str, name: &str) -> String {
@@ -326,10 +311,9 @@ pub fn request(protocol: Protocol, address: &str, port: u16) -> Request {
 /// Does `work` while conversations go on and new connections are made, none of which may fail.
 pub fn while_answering(rig: &mut Rig, conversations: &[Mutex<Conversation>], work: impl FnOnce(&mut Rig)) {
     let client = rig.in_client(|| Namespace::here().unwrap());
-    let addresses = rig.network.client.addresses;
     let talk = || {
         for request in requests(&VIPS) {
-            afresh(request, addresses).send().unwrap_or_else(|error| panic!("{request:?}: {error}"));
+            request.send().unwrap_or_else(|error| panic!("{request:?}: {error}"));
         }
         for (number, conversation) in conversations.iter().enumerate() {
             let said = conversation.lock().unwrap().say("meanwhile");
