@@ -8,7 +8,9 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use std::env;
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::{Command, ExitCode, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -107,13 +109,30 @@ pub fn unable_to_run(trials: Vec<Trial>) -> Vec<Trial> {
 }
 
 /// A test that passes if `body` returns without a panic, run in a namespace of its own.
-pub fn trial(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
+pub fn trial(name: &str, body: impl Fn() + Send + Sync + 'static) -> Trial {
     let test = name.to_owned();
     Trial::test(name, move || {
-        let _ends = end_if_it_hangs(test);
-        in_namespace(body);
+        let attempt = || {
+            let _ends = end_if_it_hangs(test.clone());
+            in_namespace(&body);
+        };
+        let failure = catch_unwind(AssertUnwindSafe(attempt)).err();
+        if let Some(failure) = failure {
+            if !may_try_again() {
+                resume_unwind(failure);
+            }
+            eprintln!("test {test} FAILED as said above, and is tried once more");
+            attempt();
+        }
         Ok(())
     })
+}
+
+/// Whether a failed test may run once more: under `IPVSD_TEST_AGAIN=1`, and three tests at most. Packets of many
+/// namespaces on a busy machine can be late; a fault of ours that is seen in many tests must not pass for that.
+fn may_try_again() -> bool {
+    static FAILURES: AtomicUsize = AtomicUsize::new(0);
+    is_set("IPVSD_TEST_AGAIN") && FAILURES.fetch_add(1, Ordering::Relaxed) < 3
 }
 
 /// Ends the program, naming the test, if what is returned still lives after [`LONGEST_TEST`].
