@@ -1,10 +1,14 @@
 //! Loads kernel modules with modprobe: at start, and when a scheduler is missing; never for each object.
 
+use super::program::{self, ProgramError};
 use crate::model::SchedulerName;
 use std::fmt;
-use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Output;
+use std::time::Duration;
+
+/// How long modprobe may take, which is a matter of milliseconds unless the disk is slow or it waits for another's lock.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// What came of an attempt to load a module.
 #[derive(Debug)]
@@ -15,8 +19,8 @@ pub enum Loading {
     Failed,
     /// Nobody asked for it.
     NotTried,
-    /// modprobe did not run.
-    NotRun(io::Error),
+    /// modprobe did not run, or not to its end.
+    NotRun(ProgramError),
 }
 
 impl Loading {
@@ -32,17 +36,16 @@ impl fmt::Display for Loading {
             Self::Loaded => f.write_str("modprobe loaded it"),
             Self::Failed => f.write_str("modprobe could not load it"),
             Self::NotTried => f.write_str("loading it was not tried"),
-            Self::NotRun(error) => write!(f, "modprobe cannot be run ({error})"),
+            Self::NotRun(ProgramError::Io(error)) => write!(f, "modprobe cannot be run ({error})"),
+            Self::NotRun(killed) => write!(f, "modprobe {killed}"),
         }
     }
 }
 
-/// Runs `modprobe -q MODULE`; blocks while it runs.
+/// Runs `modprobe -q MODULE`; blocks while it runs, for half a minute at most.
 pub fn load(module: &str) -> Loading {
-    let mut modprobe = Command::new("modprobe");
-    modprobe.args(["-q", "--", module]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    match modprobe.status() {
-        Ok(status) if status.success() => Loading::Loaded,
+    match modprobe(&["--", module]) {
+        Ok(output) if output.status.success() => Loading::Loaded,
         Ok(_) => Loading::Failed,
         Err(error) => Loading::NotRun(error),
     }
@@ -55,19 +58,18 @@ pub fn is_there(module: &str) -> bool {
 
 /// Whether modprobe would load a module; it is run with `-n`, which loads nothing.
 pub fn could_be_loaded(module: &str) -> bool {
-    let mut modprobe = Command::new("modprobe");
-    modprobe.args(["-q", "-n", "--", module]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    modprobe.status().is_ok_and(|status| status.success())
+    modprobe(&["-n", "--", module]).is_ok_and(|output| output.status.success())
 }
 
 /// Whether modprobe would insert a module, or others for it; asked without inserting any. Not so of one that is part of the
 /// kernel, or that there is not.
 pub fn would_be_inserted(module: &str) -> bool {
-    let mut modprobe = Command::new("modprobe");
-    modprobe.args(["-q", "--show-depends", "--", module]).stdin(Stdio::null()).stderr(Stdio::null());
-    modprobe
-        .output()
-        .is_ok_and(|output| output.stdout.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"insmod ")))
+    let inserts = |output: Output| output.stdout.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"insmod "));
+    modprobe(&["--show-depends", "--", module]).is_ok_and(inserts)
+}
+
+fn modprobe(arguments: &[&str]) -> Result<Output, ProgramError> {
+    program::output("modprobe", &[&["-q"], arguments].concat(), b"", LIMIT)
 }
 
 /// A module that is not there, as far as can be seen: one that is part of the kernel may hide.
