@@ -9,6 +9,7 @@ use std::env;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use tracing::info;
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -58,11 +59,15 @@ impl Log {
     fn format(&self, configured: &Logging) -> Format {
         let usual = || match configured.format {
             LogFormat::Json => Format::Json,
-            LogFormat::Text if is_journal(env::var("JOURNAL_STREAM").ok().as_deref()) => Format::Journal,
+            LogFormat::Text if is_stderr_journal() => Format::Journal,
             LogFormat::Text => Format::Text,
         };
         self.log_format.unwrap_or_else(usual)
     }
+}
+
+fn is_stderr_journal() -> bool {
+    is_journal(env::var("JOURNAL_STREAM").ok().as_deref())
 }
 
 /// Whether stderr is the stream that systemd names by device and inode (systemd.exec(5)): a program that redirects its
@@ -82,10 +87,23 @@ fn lines(format: Format) -> io::Result<Box<dyn Layer<Registry> + Send + Sync>> {
         // Who reads these can leave the module out, and cannot find it out.
         Format::Json => lines().with_target(true).json().boxed(),
         Format::Journal => tracing_journald::layer()?
+            .with_priority_mappings(priorities())
             .with_field_prefix(Some("IPVSD".into()))
             .with_syslog_identifier("ipvsd".into())
             .boxed(),
     })
+}
+
+/// The priorities of syslog that have the names of levels, where the library has each of the lower ones a step higher, so
+/// that `journalctl -p info` is what `--log info` says.
+fn priorities() -> PriorityMappings {
+    PriorityMappings { info: Priority::Informational, debug: Priority::Debug, ..PriorityMappings::new() }
+}
+
+/// What a line on stderr begins with that says why the program ends: for systemd's journal the priority of an error
+/// (sd-daemon(3)), as it takes the line for information otherwise.
+pub fn error_prefix() -> &'static str {
+    if is_stderr_journal() { "<3>" } else { "" }
 }
 
 fn parsed(text: &str) -> Result<EnvFilter, String> {

@@ -135,7 +135,7 @@ fn exit_code(ended: anyhow::Result<ExitCode>, trouble: u8) -> ExitCode {
 
 /// Says what is wrong on stderr. If that cannot be written to, the exit code has to do.
 fn complain(what: impl Display) {
-    _ = writeln!(io::stderr(), "ipvsd: {what}");
+    _ = writeln!(io::stderr(), "{}ipvsd: {what}", log::error_prefix());
 }
 
 /// Whoever reads our output has read enough: `ipvsd list | head`.

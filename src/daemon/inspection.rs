@@ -1,6 +1,7 @@
 //! The inspection socket: has the reconciler's thread answer what is asked there, and sees to it that one ipvsd alone is at
 //! work in a network namespace, whose sign is the socket's name.
 
+use super::service_manager::tell_status;
 use super::wheel::Message;
 use super::{Ended, runtime};
 use crate::inspect::{Answer, Question};
@@ -76,6 +77,7 @@ pub fn wait(other: OtherDaemon) -> anyhow::Result<Ended> {
 async fn end_of(mut other: OtherDaemon) {
     loop {
         error!("{other}: nothing is done here until it ends, and then this one takes over");
+        tell_status(&format!("waits: {other}"));
         let told = other;
         while other == told {
             sleep(LOOK).await;

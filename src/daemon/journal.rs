@@ -72,6 +72,11 @@ impl Journal {
         self.problems.len()
     }
 
+    /// How many problems stand, and failures.
+    pub fn standing(&self) -> usize {
+        self.problems.len() + self.failures.len()
+    }
+
     /// Says what a pass did, if it did anything or failed in a new way.
     pub fn note_pass(&mut self, report: &Report, took: Duration, owner: impl Fn(&Op) -> String) {
         self.kernel_trouble.note_error(report.unread.as_ref());

@@ -131,7 +131,7 @@ async fn live(
     let (end_sender, end) = oneshot::channel();
     let wheel = Wheel::new(reconciler, Some(telemetry));
     let wheel = wheel.with_leftovers(leftovers).in_place_of_ipvs(choice.fallback());
-    let wheel = turn(wheel, inbox, end_sender)?;
+    let wheel = turn(wheel, inbox, (ServiceManager::find(&config.input), end_sender))?;
     info!(input = %config.input, node, mode = choice.mode(), "started");
     tell_start(events.as_ref(), &choice);
     let moving = moving(config.clone(), choice, events.clone());
@@ -142,6 +142,9 @@ async fn live(
         () = moving => Ok(Ended::IpvsAppeared),
         told = stop.told() => told,
     };
+    if matches!(ended, Ok(Ended::Stopped) | Err(_)) {
+        service_manager::stopping();
+    }
     // If the wheel is gone already, joining it tells how.
     let _ = wheel_sender.send(Message::Stop);
     stop::let_end(&wheel).await;
@@ -217,10 +220,14 @@ async fn moving(config: Config, choice: Choice, events: Option<Events>) {
 }
 
 /// Turns the wheel on a thread of its own. `ended` is dropped on every way out of it.
-fn turn(wheel: Wheel<Linux>, inbox: Receiver<Message>, ended: oneshot::Sender<()>) -> anyhow::Result<JoinHandle<()>> {
+fn turn(
+    wheel: Wheel<Linux>,
+    inbox: Receiver<Message>,
+    (manager, ended): (ServiceManager, oneshot::Sender<()>),
+) -> anyhow::Result<JoinHandle<()>> {
     let run = move || {
         let _ended = ended;
-        wheel.run(&inbox, ServiceManager::find());
+        wheel.run(&inbox, manager);
     };
     Ok(thread::Builder::new().name("reconciler".into()).spawn(run)?)
 }

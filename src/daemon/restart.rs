@@ -3,6 +3,7 @@
 //! So a changed configuration takes the one path that every start takes, and the supervisor sees neither an exit nor a
 //! crash loop. The kernel goes on balancing meanwhile, as in any restart.
 
+use super::service_manager;
 use nix::sys::prctl;
 use std::env;
 use std::ffi::CString;
@@ -23,6 +24,7 @@ pub fn restart_in_place() -> io::Error {
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
+    service_manager::starts_anew();
     command.args(arguments).exec()
 }
 

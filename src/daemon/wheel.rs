@@ -7,7 +7,7 @@ use super::service_manager::ServiceManager;
 use super::telemetry::Telemetry;
 use crate::desired::Moment;
 use crate::inspect::{self, LastPass, Subject};
-use crate::kernel::{Kernel, sysctl};
+use crate::kernel::{Kernel, program, sysctl};
 use crate::model::{Family, Op};
 use crate::reconcile::{Reconciler, Report};
 use crate::state::{Change, Node, Problem};
@@ -94,14 +94,17 @@ impl<K: Kernel> Wheel<K> {
 
     /// Turns until [`Message::Stop`] comes or nobody can send any more.
     pub fn run(mut self, inbox: &Receiver<Message>, mut manager: ServiceManager) {
+        let waiting = manager.clone();
+        program::meanwhile(move || waiting.alive());
         loop {
             manager.alive();
+            manager.stands(self.journal.standing());
             let wait = if self.reconciler.is_checking() { Duration::ZERO } else { self.wait() };
             let mut next = inbox.recv_timeout(wait.min(manager.patience()));
             // What waits in line is acted on in one pass.
             while let Ok(message) = next {
                 if !self.take(message) {
-                    return manager.stopping();
+                    return;
                 }
                 next = inbox.try_recv().map_err(|_| RecvTimeoutError::Timeout);
             }

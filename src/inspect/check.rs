@@ -199,7 +199,13 @@ fn settings(facts: &Facts) -> Vec<Finding> {
 fn daemon(facts: &Facts) -> Vec<Finding> {
     let Daemon { status, differences } = match &facts.daemon {
         Ok(daemon) => daemon,
-        Err(why) => return vec![Finding::warning("daemon", why, "start it; what is in the kernel stays and balances")],
+        Err(why) => {
+            return vec![Finding::warning(
+                "daemon",
+                why,
+                "it must run, and root may ask; what is in the kernel balances",
+            )];
+        }
     };
     let mut found = Vec::new();
     let pass = status.last_pass.as_ref();

@@ -186,7 +186,8 @@ fn wanted(setup: &NodeSetup, kernel: KernelVersion, processors: impl FnOnce() ->
     }
     if let Some(maximum) = maximum(&setup.conntrack, processors) {
         all.push(tuning(("/proc/sys/net/netfilter/nf_conntrack_max", maximum.to_string())));
-        let buckets = tuning(("/sys/module/nf_conntrack/parameters/hashsize", (maximum / 4).to_string()));
+        // Also the module's parameter `hashsize`, which only root can read; Linux before 4.9 has this one to read alone.
+        let buckets = tuning(("/proc/sys/net/netfilter/nf_conntrack_buckets", (maximum / 4).to_string()));
         all.push(Wanted { is_minimum: true, ..buckets });
     }
     all.extend(conntrack_timeouts(&setup.conntrack).map(tuning));
@@ -345,7 +346,7 @@ mod tests {
         let second = Some(Duration::from_secs(1));
         let root = machine(&[
             ("/proc/sys/net/netfilter/nf_conntrack_max", "65536"),
-            ("/sys/module/nf_conntrack/parameters/hashsize", "16384"),
+            ("/proc/sys/net/netfilter/nf_conntrack_buckets", "16384"),
             ("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established", "432000"),
             ("/proc/sys/net/netfilter/nf_conntrack_udp_timeout", "30"),
             ("/proc/self/oom_score_adj", "0"),
@@ -368,7 +369,7 @@ mod tests {
             differing(&root, &setup),
             [
                 "nf_conntrack_max: 65536 -> 131072",
-                "hashsize: 16384 -> 32768",
+                "nf_conntrack_buckets: 16384 -> 32768",
                 "nf_conntrack_tcp_timeout_established: 432000 -> 86400",
                 "nf_conntrack_tcp_timeout_close_wait: ? -> 3600",
                 "nf_conntrack_udp_timeout_stream: ? -> 1",
@@ -385,8 +386,8 @@ mod tests {
             ..NodeSetup::default()
         };
         for (buckets, differs) in [("24", true), ("25", false), ("100", false)] {
-            let hashsize = ("/sys/module/nf_conntrack/parameters/hashsize", buckets);
-            let root = machine(&[("/proc/sys/net/netfilter/nf_conntrack_max", "100"), hashsize]);
+            let found = ("/proc/sys/net/netfilter/nf_conntrack_buckets", buckets);
+            let root = machine(&[("/proc/sys/net/netfilter/nf_conntrack_max", "100"), found]);
             assert_eq!(!differing(&root, &setup).is_empty(), differs, "{buckets}");
         }
     }

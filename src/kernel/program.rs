@@ -7,6 +7,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
@@ -17,6 +18,11 @@ use std::time::{Duration, Instant};
 
 /// After so many milliseconds it is looked again whether the time is over.
 const LOOK: u8 = 100;
+
+thread_local! {
+    /// What this thread does meanwhile.
+    static MEANWHILE: RefCell<Option<Box<dyn Fn()>>> = const { RefCell::new(None) };
+}
 
 /// What is read at once: all that a pipe holds where nobody says otherwise (pipe(7)).
 const READ_BYTES: usize = 64 * 1024;
@@ -46,16 +52,29 @@ pub fn end_all() {
     ENDING.store(true, Ordering::Relaxed);
 }
 
+/// Has this thread do something every tenth of a second while it waits for a program, which it does for as long as `limit`
+/// says and not for ever.
+pub fn meanwhile(act: impl Fn() + 'static) {
+    MEANWHILE.set(Some(Box::new(act)));
+}
+
 /// Runs a program to its end with this input, which may be as much as it prints, but for no longer than `limit`.
 ///
 /// # Errors
 /// It cannot be started, or was killed with all that it had started in its turn. What it printed is lost then.
 pub fn output(program: &str, arguments: &[&str], input: &[u8], limit: Duration) -> Result<Output, ProgramError> {
     let started = Instant::now();
-    let may_run = || match started.elapsed() {
-        _ if ENDING.load(Ordering::Relaxed) => Err(ProgramError::Ending),
-        elapsed if elapsed >= limit => Err(ProgramError::TooLong(limit)),
-        _ => Ok(()),
+    let acted = Cell::new(started);
+    let may_run = || {
+        if acted.get().elapsed() >= Duration::from_millis(LOOK.into()) {
+            acted.set(Instant::now());
+            MEANWHILE.with_borrow(|act| act.iter().for_each(|act| act()));
+        }
+        match started.elapsed() {
+            _ if ENDING.load(Ordering::Relaxed) => Err(ProgramError::Ending),
+            elapsed if elapsed >= limit => Err(ProgramError::TooLong(limit)),
+            _ => Ok(()),
+        }
     };
     may_run()?;
     let mut command = Command::new(program);
@@ -169,6 +188,20 @@ mod tests {
         let output = sh("tee /dev/stderr; exit 3", &input, LONG).unwrap();
         assert_eq!(output.status.code(), Some(3));
         assert!(output.stdout == input && output.stderr == input);
+    }
+
+    #[test]
+    fn a_thread_does_something_while_it_waits_for_its_own_programs() {
+        thread_local!(static DONE: Cell<u32> = const { Cell::new(0) });
+        meanwhile(|| DONE.set(DONE.get() + 1));
+        sh("exec sleep 1000", &[], Duration::from_millis(450)).unwrap_err();
+        let first = DONE.get();
+        assert!((1..=9).contains(&first), "{first} times in half a second");
+        sh("exec >&- 2>&-; sleep 0.45", &[], LONG).unwrap();
+        let second = DONE.get();
+        assert!(second > first, "it has closed its outputs, and is waited for all the same");
+        thread::spawn(|| sh("sleep 0.45", &[], LONG).unwrap()).join().unwrap();
+        assert_eq!(DONE.get(), second, "what another thread runs is not waited for here");
     }
 
     #[test]

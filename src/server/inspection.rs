@@ -5,7 +5,9 @@
 //! is free again when its daemon is gone, however that went, and cannot be taken from a living one. It has no mode, so
 //! each client is asked who it is (`SO_PEERCRED`).
 
-use super::http::{ACCEPT_PAUSE, Connections, Handler, Limits, converse};
+use super::answer::error;
+use super::http::{ACCEPT_PAUSE, Connections, Handler, Limits, at_once, converse};
+use http::StatusCode;
 use nix::unistd::geteuid;
 use std::convert::Infallible;
 use std::io;
@@ -29,9 +31,8 @@ const LIMITS: Limits = Limits {
     life: Duration::from_secs(30),
 };
 
-/// What a stranger gets, as far as it can be sent at once.
-const FORBIDDEN: &[u8] = b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: 30\r\n\
-    Connection: close\r\n\r\n{\"error\":\"only root may ask\"}\n";
+/// Strangers take no place from those who may ask.
+const STRANGERS: Limits = Limits { connections: 8, ..LIMITS };
 
 /// Has an abstract name, so that whoever asks there waits in line until [`serve`] answers. The kernel gives it to one
 /// process alone; it is free when what is returned is dropped, or the process gone.
@@ -55,16 +56,18 @@ pub fn is_trusted(user: u32) -> bool {
 /// The runtime cannot wait for this socket.
 pub async fn serve(listener: Bound, handler: Handler) -> io::Result<Infallible> {
     let listener = UnixListener::from_std(listener)?;
-    let connections = Connections::within(LIMITS);
+    let trusted = (handler, Connections::within(LIMITS));
+    // An answer that comes before its request is none to many clients, so they are heard too.
+    let refusal = at_once(|_| error(StatusCode::FORBIDDEN, "only root may ask"));
+    let strangers = (refusal, Connections::within(STRANGERS));
     let mut tasks = JoinSet::new();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) if is_trusted_peer(&stream) => {
+            Ok((stream, _)) => {
                 while tasks.try_join_next().is_some() {}
-                connections.add(tasks.spawn(converse(stream, Arc::clone(&handler), connections.limits())));
+                let (handler, connections) = if is_trusted_peer(&stream) { &trusted } else { &strangers };
+                connections.add(tasks.spawn(converse(stream, Arc::clone(handler), connections.limits())));
             }
-            // Strangers take no place from others.
-            Ok((stream, _)) => _ = stream.try_write(FORBIDDEN),
             Err(_) => sleep(ACCEPT_PAUSE).await,
         }
     }

@@ -253,12 +253,14 @@ async fn a_stranger_is_neither_answered_nor_believed() {
         process.args(["--reuid=65534", "--regid=65534", "--clear-groups", "perl", "-MSocket", "-e", &script]);
         process
     };
-    let connect =
-        r#"socket(S, AF_UNIX, SOCK_STREAM, 0); connect(S, pack("Sa*", AF_UNIX, "\0NAME")) or die; print <S>;"#;
-    let mut process = as_nobody(connect);
+    // Also one that waits before it asks: an answer that comes before is none to an HTTP client.
+    let ask_late = r#"socket(S, AF_UNIX, SOCK_STREAM, 0); connect(S, pack("Sa*", AF_UNIX, "\0NAME")) or die; $| = 1;
+        vec($r, fileno(S), 1) = 1; print "early\n" if select($r, undef, undef, 0.3);
+        syswrite(S, "GET /v1/wanted HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); print <S>;"#;
+    let mut process = as_nobody(ask_late);
     let output = tokio::task::spawn_blocking(move || process.output()).await.unwrap().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.starts_with("HTTP/1.1 403 ") && said.ends_with("{\"error\":\"only root may ask\"}\n"), "{said}");
+    assert!(said.starts_with("HTTP/1.1 403 ") && said.ends_with("{\"error\":\"only root may ask\"}"), "{said}");
     server.abort();
 
     let listen = r#"socket(S, AF_UNIX, SOCK_STREAM, 0); bind(S, pack("Sa*", AF_UNIX, "\0NAME/liar")) or die;

@@ -6,6 +6,7 @@ use ipvsd::demo::daemon::Daemon;
 use ipvsd::demo::namespace::Namespace;
 use libtest_mimic::Trial;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::Duration;
@@ -15,9 +16,11 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial("service::the_service_manager_hears_of_ready_alive_and_stopping", service_manager),
         trial("service::the_journal_gets_what_lines_tell_as_fields", journal),
+        trial("service::why_it_ends_is_an_error_to_the_journal", last_words),
         trial("service::with_no_right_but_to_the_network_it_does_all_its_work", as_the_unit),
         trial("service::as_user_0_with_the_daemon_sets_rights_it_does_all_its_work", as_the_container),
         trial("service::with_the_daemon_sets_rights_it_programs_netfilter", netfilter_as_the_container),
+        trial("service::a_start_in_place_is_no_end_to_the_service_manager", start_in_place),
     ]
 }
 
@@ -59,6 +62,10 @@ fn service_manager() {
     let daemon = Daemon::start(&Namespace::here().unwrap(), &mut command, &directory.path().join("log")).unwrap();
     wait_for(&manager, "READY=1");
     assert_eq!(rules().len(), 2, "ready means programmed");
+    let status = format!("STATUS=virtual servers follow {}", directory.path().display());
+    wait_for(&manager, &status);
+    fs::write(directory.path().join("b.yaml"), "kind: [").unwrap();
+    wait_for(&manager, &format!("{status}; problems: 1, `ipvsd check` names them"));
     wait_for(&manager, "WATCHDOG=1");
     wait_for(&manager, "WATCHDOG=1");
     assert!(daemon.stop().unwrap().success());
@@ -66,12 +73,36 @@ fn service_manager() {
     assert_eq!(rules().len(), 2, "the kernel stays as it is");
 }
 
-fn wait_for(manager: &UnixDatagram, word: &str) {
-    let mut message = [0; 512];
+/// A changed configuration starts the program anew. It may wait for a cluster then, for longer than the watchdog would.
+fn start_in_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let address = directory.path().join("notify");
+    let manager = UnixDatagram::bind(&address).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let [manifests, settings] = ["manifests", "ipvsd.yaml"].map(|name| directory.path().join(name));
+    fs::create_dir(&manifests).unwrap();
+    fs::write(&settings, "netfilter: false\n").unwrap();
+    let mut command = Command::new(IPVSD);
+    command.args(["run", "--manifests", manifests.to_str().unwrap(), "--ipvsd-config", settings.to_str().unwrap()]);
+    command.env("NOTIFY_SOCKET", &address).env("WATCHDOG_USEC", "30000000");
+    let daemon = Daemon::start(&Namespace::here().unwrap(), &mut command, &directory.path().join("log")).unwrap();
+    wait_for(&manager, "READY=1");
+    fs::write(&settings, "netfilter: false\nsharedAffinity: true\n").unwrap();
+    assert!(!wait_for(&manager, "WATCHDOG_USEC=0").contains("STOPPING=1"));
+    assert!(wait_for(&manager, "READY=1").contains("WATCHDOG_USEC=30000000"));
+    assert!(daemon.stop().unwrap().success());
+    wait_for(&manager, "STOPPING=1");
+}
+
+/// Returns what came until then.
+fn wait_for(manager: &UnixDatagram, word: &str) -> String {
+    let (mut message, mut all) = ([0; 512], String::new());
     loop {
-        let length = manager.recv(&mut message).unwrap_or_else(|error| panic!("no {word}: {error}"));
-        if String::from_utf8_lossy(&message[..length]).lines().any(|line| line == word) {
-            return;
+        let length = manager.recv(&mut message).unwrap_or_else(|error| panic!("no {word}: {error} after {all}"));
+        let text = String::from_utf8_lossy(&message[..length]);
+        all += &text;
+        if text.lines().any(|line| line == word) {
+            return all;
         }
     }
 }
@@ -98,9 +129,27 @@ fn journal() {
             break text;
         }
     };
+    assert!(
+        programmed.contains("PRIORITY\n\u{1}\0\0\0\0\0\0\u{0}6\n"),
+        "the priority of information in {programmed:?}"
+    );
     for field in ["PRIORITY", "SYSLOG_IDENTIFIER", "IPVSD_CHANGES", "IPVSD_DRAINING", "IPVSD_MILLISECONDS"] {
         assert!(programmed.lines().any(|line| line == field), "{field} in {programmed}");
     }
+}
+
+/// By the sign that systemd reads off what is written to stderr.
+fn last_words() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("stderr");
+    let stderr = fs::File::create(&path).unwrap();
+    let metadata = stderr.metadata().unwrap();
+    let mut command = Command::new(IPVSD);
+    command.args(["run", "--manifests", "/there/is/none"]).stderr(stderr);
+    command.env("JOURNAL_STREAM", format!("{}:{}", metadata.dev(), metadata.ino()));
+    assert_eq!(command.status().unwrap().code(), Some(2));
+    let said = fs::read_to_string(path).unwrap();
+    assert!(said.starts_with("<3>ipvsd: ") && said.lines().count() == 1, "{said}");
 }
 
 fn as_the_unit() {

@@ -4,10 +4,13 @@ use crate::lab::{run, trial};
 use crate::program::{Daemon, IPVSD, ipvsd, stdout};
 use ipvsd::server::INSPECTION_NAME;
 use libtest_mimic::Trial;
-use std::io::Write;
+use nix::pty::{Winsize, openpty};
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Command, Stdio};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// This subject's tests.
@@ -16,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
         trial("top::lines_say_what_ipvsadm_says", lines),
         trial("top::a_terminal_shows_it_until_q_and_is_left_as_it_was", terminal),
         trial("top::a_signal_ends_it_and_leaves_the_terminal_as_it_was", signal),
+        trial("top::it_ends_when_its_terminal_goes_whether_or_not_it_hears_of_it", gone),
         trial("top::a_quiet_table_costs_a_slow_line_next_to_nothing", slow_line),
         trial("top::services_have_names_and_trouble_is_marked", named),
         trial("top::a_daemon_that_is_busy_is_not_waited_for", busy),
@@ -81,6 +85,43 @@ fn signal() {
     let shown = on_a_terminal(&[], &format!("timeout --foreground 1 {IPVSD} top; stty -a"));
     let settings = shown.rsplit(OUT_OF_IT).next().unwrap();
     assert!(settings.contains(" icanon") && settings.contains(" echo "), "{shown:?}");
+}
+
+/// As when somebody closes the window, or the line breaks. What ignores SIGHUP, as the first process of a container does,
+/// notices it by itself.
+fn gone() {
+    populate();
+    let size = Winsize { ws_row: 20, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
+    for launcher in ["", "trap '' HUP; "] {
+        // Copies, as these are not closed in the programs that others start.
+        let [master, slave] = {
+            let terminal = openpty(Some(&size), None).unwrap();
+            [&terminal.master, &terminal.slave].map(|end| end.try_clone().unwrap())
+        };
+        let stdio = || slave.try_clone().unwrap();
+        let script = format!("{launcher}exec {IPVSD} top");
+        let mut top = Command::new("setsid")
+            .args(["--ctty", "bash", "-c", &script])
+            .env("TERM", "xterm")
+            .stdin(stdio())
+            .stdout(stdio())
+            .stderr(stdio())
+            .spawn()
+            .unwrap();
+        let (mut screen, mut shown) = (File::from(master), String::new());
+        drop(slave);
+        while !shown.contains("10.96.0.1:80") {
+            let mut bytes = [0; 4096];
+            let count = screen.read(&mut bytes).unwrap();
+            shown += &String::from_utf8_lossy(&bytes[..count]);
+        }
+        drop(screen);
+        let end = Instant::now() + Duration::from_secs(10);
+        while top.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < end, "{launcher}: it goes on without a terminal, {}", top.kill().is_ok());
+            sleep(Duration::from_millis(20));
+        }
+    }
 }
 
 fn slow_line() {

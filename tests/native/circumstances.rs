@@ -24,9 +24,32 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial("circumstances::a_program_that_hangs_at_the_start_keeps_neither_health_nor_the_end", hangs_at_the_start),
         trial("circumstances::one_that_hangs_later_does_not_either_and_is_killed", hangs_later),
+        trial("circumstances::the_systemd_drop_ins_rights_are_enough_where_rules_are_nf_tables", as_the_drop_in),
         trial("circumstances::a_set_of_another_type_is_replaced", other_type_is_replaced),
         trial("circumstances::one_that_rules_refer_to_costs_itself_alone_and_is_told", other_type_in_use),
     ]
+}
+
+/// A raw socket is what iptables finds sets by.
+fn as_the_drop_in() {
+    let drop_in = include_str!("../../systemd/ipvsd.service.d/kubernetes.conf");
+    let rights = ["AmbientCapabilities=CAP_NET_RAW", "CapabilityBoundingSet=CAP_NET_RAW"];
+    assert!(rights.into_iter().all(|right| drop_in.lines().any(|line| line == right)), "{drop_in}");
+    let node = Node::new();
+    fs::set_permissions(node.directory.path(), Permissions::from_mode(0o755)).unwrap();
+    let arguments = node.arguments();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    stdout(&ipvsd(&[&["run", "--init-only"], &arguments[..]].concat()), 0);
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"])
+        .args(["--inh-caps", "--ambient-caps", "--bounding-set"].map(|set| format!("{set}=-all,+net_admin,+net_raw")))
+        .args([IPVSD, "run", "--once"])
+        .args(&arguments)
+        .output()
+        .unwrap();
+    stdout(&output, 0);
+    let rules = run("iptables-nft-save", &[]);
+    assert!(rules.contains("--match-set KUBE-"), "{rules}");
 }
 
 /// A directory of manifests with a Service of one endpoint, and programs that can be made to hang.

@@ -127,7 +127,10 @@ fn the_second_waits() {
     assert_eq!(second.log(), log, "it says it once");
     assert!(log.contains(" ERROR ") && !says(&first, "ipvsd runs"), "{log}{}", first.log());
     let is_healthy = || TcpStream::connect("127.0.0.1:10999").is_ok();
-    assert!(manager.recv(&mut [0; 512]).is_err() && !is_healthy(), "it is neither ready nor healthy");
+    let mut told = [0; 512];
+    let length = manager.recv(&mut told).unwrap();
+    assert_eq!(String::from_utf8_lossy(&told[..length]), format!("STATUS=waits: {FOUND}{number})\n"));
+    assert!(manager.recv(&mut told).is_err() && !is_healthy(), "it is neither ready nor healthy");
 
     // A third one ends as it is told to, while it waits.
     let mut third = new.start_with(&mut new.command(&[]));

@@ -12,6 +12,8 @@ use crate::kernel::ipvs::Identity;
 use crate::kernel::linux::{Linux, Table};
 use anyhow::{Context, bail};
 use clap::Args;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use ratatui::DefaultTerminal;
@@ -19,6 +21,7 @@ use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use rows::{Order, Rows};
 use screen::{Next, Screen};
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -87,9 +90,9 @@ fn print(linux: &mut Linux, screen: &Screen, (looks, interval): (u64, Duration))
     Ok(())
 }
 
-/// What ends the program from outside: the terminal is put right first.
+/// What ends the program from outside: the terminal is put right first. SIGHUP ends it by itself, as the terminal is gone.
 fn ends() -> anyhow::Result<SignalFd> {
-    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT]);
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
     signals.thread_block()?;
     SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).context("cannot wait for signals")
 }
@@ -103,7 +106,7 @@ struct Shown {
 }
 
 impl Shown {
-    /// The longest time that a signal or a name waits.
+    /// The longest time that a name or a new size of the terminal waits.
     const PATIENCE: Duration = Duration::from_millis(250);
 
     fn follow(&mut self, linux: &mut Linux, (looks, interval): (u64, Duration)) -> anyhow::Result<()> {
@@ -125,27 +128,42 @@ impl Shown {
         let mut rows = self.draw(table)?;
         loop {
             let left = due.saturating_duration_since(Instant::now());
-            if self.signals.read_signal()?.is_some() {
+            if self.is_over_within(left.min(Self::PATIENCE))? {
                 return Ok(Next::End);
             }
-            if !event::poll(left.min(Self::PATIENCE))? {
-                if left.is_zero() {
-                    return Ok(Next::Look);
+            while event::poll(Duration::ZERO)? {
+                let next = match event::read()? {
+                    Event::Key(key) if key.kind != KeyEventKind::Release => self.screen.press(key, &rows),
+                    _ => Next::Draw,
+                };
+                if next != Next::Draw {
+                    return Ok(next);
                 }
-                if self.names.update(Duration::ZERO) {
-                    rows = self.draw(table)?;
-                }
-                continue;
+                rows = self.draw(table)?;
             }
-            let next = match event::read()? {
-                Event::Key(key) if key.kind != KeyEventKind::Release => self.screen.press(key, &rows),
-                _ => Next::Draw,
-            };
-            if next != Next::Draw {
-                return Ok(next);
+            if left.is_zero() {
+                return Ok(Next::Look);
             }
-            rows = self.draw(table)?;
+            if self.names.update(Duration::ZERO) {
+                rows = self.draw(table)?;
+            }
         }
+    }
+
+    /// Waits for keys. Whether a signal ends this, or the terminal is gone: crossterm must not be asked for keys then, as it
+    /// reads without end where nothing ever comes (its src/event/source/unix/mio.rs), and hears no signal meanwhile.
+    fn is_over_within(&self, patience: Duration) -> anyhow::Result<bool> {
+        let stdin = io::stdin();
+        let mut inputs =
+            [PollFd::new(stdin.as_fd(), PollFlags::POLLIN), PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut inputs, PollTimeout::try_from(patience)?) {
+            // A new size of the terminal.
+            Err(Errno::EINTR) => return Ok(false),
+            polled => polled?,
+        };
+        let is_gone = |flags: PollFlags| flags.intersects(PollFlags::POLLHUP | PollFlags::POLLERR);
+        let [keys, signals] = inputs.map(|input| input.revents().unwrap_or_else(PollFlags::empty));
+        Ok(is_gone(keys) || !signals.is_empty())
     }
 
     fn draw(&mut self, table: &Table) -> io::Result<Rows> {
