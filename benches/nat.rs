@@ -116,7 +116,7 @@ fn linux(kind: &str) -> Linux {
 }
 
 fn reconciler(kind: &str, network: &Network) -> Reconciler<Linux> {
-    let balancing = Balancing::Nat { is_liberal: false };
+    let balancing = Balancing::Nat { is_liberal: false, counts: false };
     let netfilter = NetfilterSettings { families: Families::BOTH, balancing, ..NetfilterSettings::default() };
     let settings = Settings { netfilter: Some(netfilter), ..Settings::default() };
     let options = Options { drain_timeout: Duration::ZERO, ..Options::default() };

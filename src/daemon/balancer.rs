@@ -101,11 +101,11 @@ impl Choice {
 /// When it cannot be opened.
 pub fn open(config: &Config) -> Result<(Linux, Choice), OpenError> {
     match &config.mode {
-        Mode::Iptables => Ok((Linux::open_nat()?, nat(config, Reason::Asked))),
+        Mode::Iptables => open_nat(config, Reason::Asked),
         Mode::Ipvs { fallback, .. } => match open_ipvs(config) {
             Err(OpenError::ModuleMissing { loading }) if fallback.is_some() => {
                 let why = OpenError::ModuleMissing { loading }.to_string();
-                Ok((Linux::open_nat()?, nat(config, Reason::Fallback(why))))
+                open_nat(config, Reason::Fallback(why))
             }
             opened => Ok((opened?, Choice { balancing: Balancing::Ipvs, reason: Reason::Asked })),
         },
@@ -163,7 +163,7 @@ fn prepare_nat(config: &Config, reason: Reason) -> anyhow::Result<(Linux, Choice
     probe::nat(&mut kernel).context(
         "this kernel cannot balance by iptables rules either; they need ip_set, xt_set, xt_statistic, xt_recent and NAT",
     )?;
-    let choice = nat(config, reason);
+    let choice = nat(config, &kernel, reason);
     match choice.fallback() {
         None => info!("mode iptables, {}", choice.reason()),
         Some(_) => warn!("mode iptables, {}", choice.reason()),
@@ -182,9 +182,15 @@ fn set_up(config: &Config, mut kernel: Linux) -> anyhow::Result<Linux> {
     Ok(kernel)
 }
 
-fn nat(config: &Config, reason: Reason) -> Choice {
+fn open_nat(config: &Config, reason: Reason) -> Result<(Linux, Choice), OpenError> {
+    let kernel = Linux::open_nat()?;
+    let choice = nat(config, &kernel, reason);
+    Ok((kernel, choice))
+}
+
+fn nat(config: &Config, kernel: &Linux, reason: Reason) -> Choice {
     let is_liberal = config.node.conntrack.tcp_be_liberal || sysctl::tracks_liberally(Path::new(sysctl::ROOT));
-    Choice { balancing: Balancing::Nat { is_liberal }, reason }
+    Choice { balancing: Balancing::Nat { is_liberal, counts: kernel.can_count() }, reason }
 }
 
 /// Returns once IPVS can be had that could not at the start; never where it is not missed. Nothing is loaded: a module that
@@ -224,7 +230,8 @@ mod tests {
     }
 
     fn nat() -> Choice {
-        Choice { balancing: Balancing::Nat { is_liberal: false }, reason: Reason::Fallback("no such module".into()) }
+        let balancing = Balancing::Nat { is_liberal: false, counts: false };
+        Choice { balancing, reason: Reason::Fallback("no such module".into()) }
     }
 
     fn ipvs() -> Choice {

@@ -27,7 +27,8 @@ mod wheel;
 use crate::config::{Config, Input, Mode, ServiceMetrics};
 use crate::health::{Health, SharedHealth};
 use crate::kernel::linux::Linux;
-use crate::metrics::{Feature, Metrics};
+use crate::kernel::nfacct;
+use crate::metrics::{Feature, Metrics, RulesSource};
 use crate::reconcile::Reconciler;
 use crate::server::{Page, system_clock};
 use crate::source::kube::{Events, Occurrence};
@@ -114,6 +115,7 @@ async fn live(
         Err(ended) => return Ok(ended),
     };
     shared.metrics.mode(choice.mode(), choice.why());
+    tell_of_rules(&shared.metrics, &kernel)?;
     let (mut sources, first) = select! {
         begun = begin(&config, node, &shared) => begun?,
         told = stop.told() => return told,
@@ -195,6 +197,13 @@ fn traffic_of(config: &Config, kernel: &Linux) -> Option<ServiceMetrics> {
         return None;
     }
     Some(wanted)
+}
+
+/// Where rules balance metrics tell how many there are and what they count.
+fn tell_of_rules(metrics: &Metrics, kernel: &Linux) -> anyhow::Result<()> {
+    let Some(counts) = kernel.rule_counts().filter(|_| !kernel.has_ipvs()) else { return Ok(()) };
+    let source = RulesSource { counts: Arc::clone(counts), packets: Box::new(nfacct::packets) };
+    metrics.rules(source).context("metrics of rules cannot be registered")
 }
 
 fn tell_start(events: Option<&Events>, choice: &Choice) {

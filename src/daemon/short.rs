@@ -8,7 +8,7 @@ use super::{balancer, inspection, node};
 use crate::config::{Config, Mode};
 use crate::desired::{Moment, Settings};
 use crate::kernel::linux::{Linux, OpenError};
-use crate::kernel::modules;
+use crate::kernel::{modules, nfacct};
 use crate::model::{Op, SchedulerName};
 use crate::reconcile::{Options, Reconciler, Report, Takeover};
 use crate::server::LogFilter;
@@ -97,6 +97,8 @@ pub fn cleanup(takeover: Takeover) -> anyhow::Result<Report> {
     let options = Options { takeover, ..Options::default() };
     let mut reconciler = Reconciler::new(kernel, Settings::default(), options);
     let mut report = reconciler.pass(Moment::ZERO);
+    // Whether or not there were rules that counted in them.
+    nfacct::remove_unused();
     match report.unread.take() {
         Some(error) => Err(error.into()),
         None => Ok(report),

@@ -7,6 +7,7 @@ mod look;
 
 use super::answer::data;
 use super::conntrack::Conntrack;
+use super::iptables::counts::Counts;
 use super::ipvs::Timeouts;
 use super::ipvs::handle::Ipvs;
 use super::ipvs::sync::SyncDaemon;
@@ -118,6 +119,16 @@ impl Linux {
     /// Whether IPVS balances, and not netfilter.
     pub fn has_ipvs(&self) -> bool {
         self.ipvs.is_some()
+    }
+
+    /// Whether rules can count packets by name here. Changes nothing.
+    pub fn can_count(&self) -> bool {
+        self.netfilter.as_ref().is_some_and(Netfilter::can_count)
+    }
+
+    /// How many rules of ours there are, as of what was last read and written; none where ipvsd keeps off netfilter.
+    pub fn rule_counts(&self) -> Option<&Arc<Counts>> {
+        self.netfilter.as_ref().map(Netfilter::rule_counts)
     }
 
     /// What talking to the kernel has cost since it was opened.

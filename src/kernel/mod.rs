@@ -16,6 +16,7 @@ pub mod modules;
 pub mod nat;
 pub mod netfilter;
 pub mod netlink;
+pub mod nfacct;
 pub mod nftables;
 pub mod node_setup;
 pub mod ownership;

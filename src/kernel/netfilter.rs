@@ -2,15 +2,18 @@
 //! kube-proxy's tables by `nftables`; and what their errors mean.
 
 use super::ipset::{Header, Sets};
+use super::iptables::counts::Counts;
 use super::iptables::saved::Saved;
 use super::iptables::{Blame, Failed, Iptables};
 use super::nat::Nat;
 use super::netlink::{Answer, Counters};
+use super::nfacct;
 use super::nftables::Tables;
 use super::{Cause, Errno, Failure, Observation, ObserveError, Scope};
 use crate::model::netfilter::SetKey;
 use crate::model::{Family, Leftover, Model, Op, Phase, VirtualServer, VirtualServerKey};
 use std::io;
+use std::sync::Arc;
 
 /// Sets and rules of this thread's network namespace.
 pub struct Netfilter {
@@ -44,6 +47,16 @@ impl Netfilter {
     /// Whether rules balance, wanted or of before.
     pub fn balances(&self) -> bool {
         self.nat.is_some() || self.balanced
+    }
+
+    /// Whether rules can count packets by name here. Changes nothing.
+    pub fn can_count(&self) -> bool {
+        nfacct::are_there() && self.iptables.can_count()
+    }
+
+    /// How many rules of ours there are, as of what was last read and written.
+    pub fn rule_counts(&self) -> &Arc<Counts> {
+        self.iptables.counts()
     }
 
     /// What talking about sets and tables has cost.
@@ -155,7 +168,14 @@ impl Netfilter {
             Op::RemoveLeftover(Leftover::Table(family)) => {
                 self.tables.remove(KUBE_PROXY_TABLE, *family).map_err(Cause::Refused)
             }
-            Op::RemoveLeftover(leftover) => self.iptables.clear(*leftover).map_err(Cause::Rules),
+            Op::RemoveLeftover(leftover) => {
+                self.iptables.clear(*leftover).map_err(Cause::Rules)?;
+                // Where rules balance they go on counting what kube-proxy's did.
+                if self.nat.is_none() {
+                    nfacct::remove_unused();
+                }
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -164,7 +184,13 @@ impl Netfilter {
         let Self { iptables, nat, .. } = self;
         match op {
             Op::SetRules(family, settings) => {
+                if settings.counts() {
+                    nfacct::make();
+                }
                 iptables.set(*family, *settings)?;
+                if !settings.counts() {
+                    nfacct::remove_unused();
+                }
                 let mut restore = |family, input: &str| iptables.restore(family, input);
                 nat.as_mut().map_or(Ok(()), |nat| nat.rules_set(*family, &mut restore))
             }

@@ -1,8 +1,8 @@
 //! What can be counted and measured, in Prometheus' text format: [`Metrics`] has a method for each thing that happens.
 //!
 //! kube-proxy's own metrics, with its names, types, labels and buckets, are in `proxy`; what every Kubernetes
-//! component has is in `generic` and `process`; what only ipvsd has is in `own`, and
-//! what goes through Services, if that is asked for, in [`traffic`]. docs/metrics.md lists them all, and
+//! component has is in `generic` and `process`; what only ipvsd has is in `own`, what kube-proxy
+//! has where its rules balance in `rules`, and what goes through Services, if that is asked for, in [`traffic`]. docs/metrics.md lists them all, and
 //! `tests/servers.rs` holds it to what is really given. Nothing is global.
 
 mod generic;
@@ -11,6 +11,7 @@ mod process;
 mod proxy;
 mod quantiles;
 mod register;
+mod rules;
 pub mod traffic;
 
 use crate::kernel::Cause;
@@ -21,6 +22,7 @@ use own::Own;
 use process::Process;
 use prometheus::{Registry, TextEncoder};
 use proxy::Proxy;
+use rules::Rules;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -29,6 +31,7 @@ pub use generic::{ApiRequest, Feature};
 pub use prometheus::Error;
 pub use proxy::TrafficPolicy;
 pub use quantiles::Quantiles;
+pub use rules::Source as RulesSource;
 
 /// The media type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -40,6 +43,7 @@ pub struct Metrics {
     /// The families this node serves: what kube-proxy labels by family is given for each of them.
     families: Vec<Family>,
     proxy: Proxy,
+    rules: Rules,
     generic: Generic,
     process: Process,
     own: Own,
@@ -68,6 +72,7 @@ impl Metrics {
         Ok(Self {
             families: families.to_vec(),
             proxy: Proxy::register(&registry, families)?,
+            rules: Rules::new(families)?,
             generic: Generic::register(&registry, features)?,
             process: Process::register(&registry)?,
             own: Own::register(&registry)?,
@@ -105,7 +110,8 @@ impl Metrics {
         }
         let of_rules = pass.report.failed.iter().filter(|(_, cause)| matches!(cause, Cause::Rules(_)));
         let families: BTreeSet<Family> = of_rules.filter_map(|(op, _)| rules_of(op)).collect();
-        families.into_iter().for_each(|family| self.proxy.of(family).rules_failed.inc());
+        families.iter().for_each(|family| self.proxy.of(*family).rules_failed.inc());
+        self.rules.pass(pass, &self.families, &families);
         for (family, forgotten) in &pass.report.flows {
             self.conntrack_cleaned(*family, forgotten.took, forgotten.flows);
         }
@@ -161,6 +167,14 @@ impl Metrics {
     /// What balances on this node, kube-proxy's word, and why.
     pub fn mode(&self, mode: &str, reason: &str) {
         self.own.mode(mode, reason);
+    }
+
+    /// Rules balance on this node: what kube-proxy tells only then is given from now on.
+    ///
+    /// # Errors
+    /// It is given already.
+    pub fn rules(&self, source: RulesSource) -> Result<(), Error> {
+        self.rules.register(&self.registry, &self.families, source)
     }
 
     /// So many series of what goes through Services were left out, as there would have been too many.

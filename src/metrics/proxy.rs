@@ -1,4 +1,4 @@
-//! kube-proxy's own metrics, as far as they mean anything where IPVS balances.
+//! kube-proxy's own metrics, as far as they mean anything whatever balances.
 
 use super::register::{Named, counter, counters, gauge, gauges, histograms, real, whole};
 use crate::model::Family;

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::kernel::iptables::{Blame, Failed};
-use crate::kernel::{Errno, FlowsError, Forgotten, ObserveError};
+use crate::kernel::{Errno, FlowsError, Forgotten, ObserveError, nfacct};
 use crate::model::{Protocol, VirtualServerKey};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 const BOTH: &[Family] = &[Family::Ipv4, Family::Ipv6];
 const REMOVE: Op = Op::RemoveRoute(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
@@ -127,6 +128,71 @@ fn rules_that_cannot_be_written_are_counted_in_their_family_and_other_failures_a
         let series = format!("kubeproxy_sync_proxy_rules_iptables_restore_failures_total{{ip_family=\"{family}\"}}");
         assert_eq!(value(&metrics, &series), Some(wanted));
     }
+}
+
+fn rules_source(packets: &[(&'static str, u64)]) -> RulesSource {
+    let packets: BTreeMap<_, _> = packets.iter().copied().collect();
+    RulesSource { counts: Arc::default(), packets: Box::new(move || packets.clone()) }
+}
+
+#[test]
+fn a_pass_that_looks_at_everything_is_told_apart_from_one_of_a_change() {
+    let metrics = metrics();
+    metrics.rules(rules_source(&[])).unwrap();
+    let blame = Blame::Input { line: None };
+    let refused = Cause::Rules(Failed { program: "iptables-restore".into(), reason: "line 1 failed".into(), blame });
+    let failed = || vec![(Op::RemoveRules(Family::Ipv6), refused.clone())];
+    let errno = Errno::EPERM;
+    let unread = Some(ObserveError::Refused { what: "routes", errno });
+    for report in [
+        Report { read_all: true, failed: failed(), ..Report::default() },
+        Report { failed: failed(), ..Report::default() },
+        Report { unread, ..Report::default() },
+        Report::default(),
+        Report::default(),
+    ] {
+        metrics.pass(&pass(&report));
+    }
+    for (series, wanted) in [
+        (r#"kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family="IPv4"}"#, 2.0),
+        (r#"kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family="IPv6"}"#, 2.0),
+        (r#"kubeproxy_sync_partial_proxy_rules_duration_seconds_count{ip_family="IPv6"}"#, 3.0),
+        (r#"kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv6"}"#, 5.0),
+        (r#"kubeproxy_sync_proxy_rules_iptables_restore_failures_total{ip_family="IPv6"}"#, 2.0),
+        (r#"kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total{ip_family="IPv6"}"#, 1.0),
+        (r#"kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total{ip_family="IPv4"}"#, 0.0),
+    ] {
+        assert_eq!(value(&metrics, series), Some(wanted), "{series}");
+    }
+}
+
+#[test]
+fn what_rules_tell_is_given_once_they_balance_and_what_nothing_counts_never() {
+    const NAMES: [&str; 7] = [
+        "kubeproxy_sync_full_proxy_rules_duration_seconds",
+        "kubeproxy_sync_partial_proxy_rules_duration_seconds",
+        "kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total",
+        "kubeproxy_sync_proxy_rules_iptables_total",
+        "kubeproxy_sync_proxy_rules_iptables_last",
+        "kubeproxy_iptables_ct_state_invalid_dropped_packets_total",
+        "kubeproxy_iptables_localhost_nodeports_accepted_packets_total",
+    ];
+    let given = |metrics: &Metrics| {
+        let text = metrics.render(Duration::ZERO).unwrap();
+        NAMES.map(|name| text.contains(&format!("# TYPE {name} ")))
+    };
+    let metrics = Metrics::new(&[Family::Ipv4], &[]).unwrap();
+    metrics.pass(&pass(&Report::default()));
+    assert_eq!(given(&metrics), [false; 7]);
+    metrics.rules(rules_source(&[(nfacct::INVALID, 7)])).unwrap();
+    assert_eq!(given(&metrics), [true, true, true, true, true, true, false]);
+    assert_eq!(value(&metrics, NAMES[5]), Some(7.0));
+    assert_eq!(
+        value(&metrics, r#"kubeproxy_sync_proxy_rules_iptables_total{ip_family="IPv4",table="nat"}"#),
+        Some(0.0)
+    );
+    assert!(!metrics.render(Duration::ZERO).unwrap().contains("IPv6"));
+    assert!(metrics.rules(rules_source(&[])).is_err(), "they are given once");
 }
 
 #[test]

@@ -44,6 +44,7 @@ mod migration;
 mod mode;
 mod mode_changes;
 mod nat;
+mod nat_metrics;
 mod nat_others;
 mod netfilter;
 mod network;
@@ -104,6 +105,8 @@ fn trials() -> Vec<Trial> {
         migration::trials(mode::Mode::Legacy),
         mode_changes::trials(),
         nat::trials(mode::Mode::Legacy),
+        nat_metrics::trials(mode::Mode::Legacy),
+        nat_metrics::trials_with_ipvs(),
         nat_others::trials(mode::Mode::Legacy),
         netfilter::trials(),
         network::trials(),

@@ -72,7 +72,8 @@ impl Mode {
 
     /// What netfilter is told.
     pub fn settings(self, settings: NetfilterSettings) -> NetfilterSettings {
-        let balancing = if self == Self::Ipvs { Balancing::Ipvs } else { Balancing::Nat { is_liberal: false } };
+        let balancing =
+            if self == Self::Ipvs { Balancing::Ipvs } else { Balancing::Nat { is_liberal: false, counts: true } };
         NetfilterSettings { balancing, ..settings }
     }
 

@@ -2,9 +2,10 @@
 //! and traffic and connections go on through changes.
 
 use crate::contract::{apply, observe};
+use crate::lab::run;
 use crate::mode::{self, Mode, Test};
 use crate::traffic_rig::{Rig, VIPS, request, requests, service, slices};
-use ipvsd::demo::client::Conversation;
+use ipvsd::demo::client::{Conversation, Request};
 use ipvsd::kernel::{Cause, Kernel, Scope};
 use ipvsd::model::{
     DestinationKey, DestinationSpec, Family, Model, Op, Persistence, Protocol, SchedulerFlags, SchedulerName,
@@ -12,8 +13,10 @@ use ipvsd::model::{
 };
 use libtest_mimic::Trial;
 use serde_json::json;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Mutex;
+use std::thread::sleep;
+use std::time::Duration;
 
 /// The tests where `mode` balances, by rules of one kind or the other.
 pub fn trials(mode: Mode) -> Vec<Trial> {
@@ -23,6 +26,7 @@ pub fn trials(mode: Mode) -> Vec<Trial> {
         ("what_is_refused_costs_only_itself", what_is_refused_costs_only_itself),
         ("a_thousand_virtual_servers_are_in_a_fixed_number_of_chains", a_thousand_are_in_a_fixed_number_of_chains),
         ("clients_are_spread_and_kept", clients_are_spread_and_kept),
+        ("affinity_ends_with_its_timeout", affinity_ends_with_its_timeout),
         ("connections_outlive_their_endpoint_and_their_service", connections_outlive_their_endpoint_and_their_service),
         ("a_restart_changes_nothing", a_restart_changes_nothing),
         ("the_program_does_all_it_does_otherwise", the_program_does_all_it_does_otherwise),
@@ -199,6 +203,32 @@ fn clients_are_spread_and_kept(mode: Mode) {
         let busy = kept.spread(request, 12).into_iter().filter(|count| *count > 0).count();
         assert_eq!(busy, 1, "{request:?}");
     }
+}
+
+/// How long a client is kept that asks no more.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Connections that are over stay in connection tracking for two minutes, and keep nobody. That all of 20 clients get the
+/// one of three that they had by chance, comes to pass once in three thousand million times.
+fn affinity_ends_with_its_timeout(mode: Mode) {
+    let config = json!({"clientIP": {"timeoutSeconds": TIMEOUT.as_secs()}});
+    let rig = rig(mode, json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": config}));
+    let clients: Vec<_> = (101..121).map(|last| Ipv4Addr::new(192, 0, 2, last)).collect();
+    let add = |client: &Ipv4Addr| run("ip", &["address", "add", &format!("{client}/24"), "dev", "eth0"]);
+    rig.in_client(|| clients.iter().map(add).for_each(drop));
+    let ask = |client: &Ipv4Addr| {
+        let source = Some(SocketAddr::from((*client, 0)));
+        rig.send(Request { source, ..request(Protocol::Tcp, VIPS[0], 80) }).unwrap().name
+    };
+    let ask_all = || clients.iter().map(ask).collect::<Vec<_>>();
+    let first = ask_all();
+    // Each time counts anew, so that together it is longer than the timeout.
+    for _ in 0..2 {
+        sleep(TIMEOUT * 2 / 3);
+        assert_eq!(ask_all(), first);
+    }
+    sleep(TIMEOUT + Duration::from_secs(1));
+    assert_ne!(ask_all(), first);
 }
 
 /// A long connection, and the number of the backend it goes to.

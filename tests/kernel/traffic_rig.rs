@@ -120,12 +120,18 @@ impl Rig {
     /// Has daemons that are started from now on write one table of netfilter after the other with a pause in between, so
     /// that what packets find then is not over in a moment.
     pub fn with_pauses_between_tables(&mut self) {
+        self.with_programs(TABLE_BY_TABLE);
+    }
+
+    /// Gives daemons that are started from now on a script in place of each program that writes rules, which knows that one
+    /// as `$name`.
+    pub fn with_programs(&mut self, script: &str) {
         let programs = self.directory.beside("programs");
-        std::fs::create_dir(&programs).unwrap();
+        std::fs::create_dir_all(&programs).unwrap();
         let path = std::env::var("PATH").unwrap();
         for name in ["iptables", "ip6tables"] {
-            for name in [format!("{name}-restore"), format!("{name}-legacy-restore")] {
-                let script = format!("#!/bin/bash\nPATH={path:?} name={name}\n{TABLE_BY_TABLE}");
+            for name in ["", "-nft", "-legacy"].map(|backend| format!("{name}{backend}-restore")) {
+                let script = format!("#!/bin/bash\nPATH={path:?} name={name}\n{script}");
                 let program = programs.join(name);
                 std::fs::write(&program, script).unwrap();
                 run("chmod", &["+x", program.to_str().unwrap()]);

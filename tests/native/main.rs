@@ -34,6 +34,8 @@ mod migration;
 mod mode;
 #[path = "../kernel/nat.rs"]
 mod nat;
+#[path = "../kernel/nat_metrics.rs"]
+mod nat_metrics;
 #[path = "../kernel/nat_others.rs"]
 mod nat_others;
 #[path = "../support/objects.rs"]
@@ -62,7 +64,8 @@ fn main() -> ExitCode {
 
 fn trials() -> Vec<Trial> {
     let of_mode = |mode| {
-        let of_rules = [migration::trials(mode), nat::trials(mode), nat_others::trials(mode)];
+        let of_rules =
+            [nat::trials(mode), nat_metrics::trials(mode), nat_others::trials(mode), migration::trials(mode)];
         [golden::trials(mode), vips::trials(mode)].into_iter().chain(of_rules).flatten()
     };
     let once = [circumstances::trials(), fallback::trials(), two_daemons::trials()].into_iter().flatten();

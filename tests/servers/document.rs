@@ -1,13 +1,15 @@
 //! Holds docs/metrics.md to what is really given, and the other way round.
 
 use ipvsd::kernel::ipvs::{DestinationEntry, Stats, Tunnel, VirtualServerEntry};
+use ipvsd::kernel::nfacct::{INVALID, LOCALHOST, Packets};
 use ipvsd::kernel::{Cause, Errno};
 use ipvsd::metrics::traffic::{self, Names, ServicePort};
-use ipvsd::metrics::{ApiRequest, Feature, Metrics, Pass, TrafficPolicy};
+use ipvsd::metrics::{ApiRequest, Feature, Metrics, Pass, RulesSource, TrafficPolicy};
 use ipvsd::model::Family::Ipv4;
 use ipvsd::model::{DestinationKey, Op, Protocol, VirtualServerKey};
 use ipvsd::reconcile::Report;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What is known of a metric, in the document or in the exposition.
@@ -82,6 +84,8 @@ fn given() -> BTreeMap<String, Known> {
     let op = Op::RemoveRoute(std::net::Ipv4Addr::LOCALHOST.into());
     let failed = vec![(op, Cause::Refused(Errno::EPERM))];
     let report = Report { read_all: true, failed, done: BTreeMap::from([(op.kind(), 1)]), ..Report::default() };
+    let packets: Packets = [(INVALID, 1), (LOCALHOST, 1)].into();
+    metrics.rules(RulesSource { counts: Arc::default(), packets: Box::new(move || packets.clone()) }).unwrap();
     metrics.pass(&Pass { report: &report, took: Duration::ZERO, ended: Duration::ZERO, news: &[Duration::ZERO] });
     metrics.mode("ipvs", "asked");
     metrics.queued(Duration::ZERO);

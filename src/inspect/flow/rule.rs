@@ -143,8 +143,8 @@ fn words(text: &str) -> Vec<&str> {
 fn test<'a>(option: &str, words: &mut impl Iterator<Item = &'a str>) -> Option<Option<Test>> {
     let value = words.next()?;
     Some(match option {
-        // An ICMP type is asked behind `-p icmp`.
-        "-m" | "--comment" | "--icmp-type" | "--icmpv6-type" => None,
+        // An ICMP type is asked behind `-p icmp`; a counter counts and lets everything pass.
+        "-m" | "--comment" | "--icmp-type" | "--icmpv6-type" | "--nfacct-name" => None,
         "-s" => Some(Test::Source(network(value)?)),
         "-d" => Some(Test::Destination(network(value)?)),
         "-i" => Some(Test::Device(value.to_owned())),
@@ -234,6 +234,7 @@ mod tests {
             "masquerade 0x4000, localhost",
             "masquerade 0x4000, nat, pods on cni0",
             "masquerade 0x4000, localhost, liberal nat",
+            "masquerade 0x4000, localhost, nat, counted",
         ] {
             for family in [Family::Ipv4, Family::Ipv6] {
                 for table in tables(&settings.parse().unwrap(), family) {

@@ -5,16 +5,18 @@
 //! are is in [`rules`], how they are compared in [`saved`]. What kube-proxy left is known by [`leftovers`], also in the [`other`]
 //! back end.
 
+pub mod counts;
 pub mod leftovers;
 mod nat;
 pub mod other;
 pub mod rules;
 pub mod saved;
 
-use super::modules;
 use super::program::{self, ProgramError};
+use super::{modules, nfacct};
 use crate::model::netfilter::RuleSettings;
 use crate::model::{Family, Leftover};
+use counts::Counts;
 use leftovers::{Held, Leftovers, Shared, TakenBack};
 use other::Other;
 use rules::SETTINGS_AT;
@@ -42,6 +44,8 @@ pub struct Iptables {
     /// What our rules looked like after they were set, where a version of iptables does not print them as they were given.
     printed: BTreeMap<Family, (Saved, RuleSettings)>,
     other: Other,
+    /// How many rules of ours there are.
+    counts: Arc<Counts>,
 }
 
 /// What a look at a family's rules shows.
@@ -111,7 +115,7 @@ impl Iptables {
     /// one kind would all be passed before those of the other.
     pub fn find() -> Self {
         let backend = Backend::find();
-        Self { backend, printed: BTreeMap::new(), other: Other::than(backend) }
+        Self { backend, printed: BTreeMap::new(), other: Other::than(backend), counts: Arc::default() }
     }
 
     /// Which kind is used.
@@ -132,7 +136,19 @@ impl Iptables {
     /// # Errors
     /// The program's.
     pub fn restore(&self, family: Family, input: &str) -> Result<(), Failed> {
-        self.backend.restore(family, input)
+        self.backend.restore(family, input)?;
+        self.counts.restored(family, input);
+        Ok(())
+    }
+
+    /// How many rules of ours there are, as of what was last read and written.
+    pub fn counts(&self) -> &Arc<Counts> {
+        &self.counts
+    }
+
+    /// Whether rules can count packets by name: whether the program and the kernel both have the match. Changes nothing.
+    pub fn can_count(&self) -> bool {
+        self.backend.has_match("nfacct", &format!("--nfacct-name {}", nfacct::INVALID))
     }
 
     fn settings(&self, family: Family, saved: &Saved) -> Option<RuleSettings> {
@@ -143,6 +159,7 @@ impl Iptables {
 
     /// Looks at a family's rules.
     pub fn look(&mut self, family: Family, saved: &Saved) -> Look {
+        self.counts.found(family, saved);
         let mut look = self.other.look(family);
         look.settings = self.settings(family, saved);
         look.has_kube_proxys_sets = TakenBack::find(saved) == Some(TakenBack::ByIpvs);
@@ -156,8 +173,9 @@ impl Iptables {
     /// A program cannot be run or fails; each table is then as it was, or as it should be.
     pub fn set(&mut self, family: Family, settings: RuleSettings) -> Result<(), Failed> {
         let repair = self.backend.save(family)?.repair(&settings, family);
-        self.backend.restore(family, &repair)?;
+        self.restore(family, &repair)?;
         let saved = self.backend.save(family)?;
+        self.counts.found(family, &saved);
         self.printed.remove(&family);
         if saved.settings(family) != Some(settings) {
             self.printed.insert(family, (saved.ours(family), settings));
@@ -173,7 +191,7 @@ impl Iptables {
         self.printed.remove(&family);
         match self.backend.save(family)?.removal(family) {
             removal if removal.is_empty() => Ok(()),
-            removal => self.backend.restore(family, &removal),
+            removal => self.restore(family, &removal),
         }
     }
 
@@ -244,6 +262,14 @@ impl Backend {
 
     fn restore(self, family: Family, input: &str) -> Result<(), Failed> {
         run(&self.program(family, "restore"), &["--noflush", "-w", LOCK_SECONDS], input).map(drop)
+    }
+
+    /// Whether the program knows a match with this option, and the kernel too: the program only warns where that has not.
+    fn has_match(self, name: &str, option: &str) -> bool {
+        let input = format!("*filter\n-A INPUT -m {name} {option}\nCOMMIT\n");
+        let program = self.program(Family::Ipv4, "restore");
+        let tried = run(&program, &["--noflush", "--test", "-w", LOCK_SECONDS], &input);
+        tried.is_ok_and(|output| !String::from_utf8_lossy(&output.stderr).contains(name))
     }
 
     /// Takes away what kube-proxy left.

@@ -8,6 +8,7 @@
 use super::rules::{Chain, Jump, SETTINGS_AT, Table};
 use crate::kernel::nat::chain::{PORTS, Tree};
 use crate::kernel::nat::rule::{REFUSE, has_mark};
+use crate::kernel::nfacct;
 use crate::model::Family;
 use crate::model::localhost::{FAR_DEVICE, NEAR_ADDRESS};
 use crate::model::netfilter::{SetKey, SetKind};
@@ -21,6 +22,8 @@ pub struct Entry {
     pub family: Family,
     /// Whether connection tracking calls nothing invalid.
     pub is_liberal: bool,
+    /// Whether packets are counted by name.
+    pub counts: bool,
     /// Whether node ports are on 127.0.0.1.
     pub localhost: bool,
 }
@@ -31,7 +34,7 @@ impl Entry {
         for table in &mut tables {
             match table.name {
                 "mangle" => self.amend_mangle(table),
-                "nat" => Self::amend_nat(table),
+                "nat" => self.amend_nat(table),
                 _ => self.amend_filter(table),
             }
         }
@@ -46,7 +49,13 @@ impl Entry {
 
     /// Those with a mark of a short circuit first: who is masqueraded there, mangle has decided. Then VIPs, where translation
     /// ends in any case, and the node's other addresses.
-    fn amend_nat(table: &mut Table) {
+    fn amend_nat(&self, table: &mut Table) {
+        // The last match, so that what is counted is what is translated: the first packet of each connection.
+        with_chain(table, "IPVSD-LOCALHOST", |rules| {
+            let count =
+                |rule: &mut String| *rule = rule.replacen(" -j", &format!("{} -j", self.count(nfacct::LOCALHOST)), 1);
+            rules.iter_mut().for_each(count);
+        });
         with_chain(table, "KUBE-SERVICES", |rules| {
             let first = rules.iter().position(|rule| !rule.ends_with("-j RETURN")).unwrap_or_default();
             rules.insert(first, format!("{} -j {}", has_mark(), Tree::Mark.name()));
@@ -70,7 +79,7 @@ impl Entry {
         if !self.is_liberal {
             // Else an answer that is out of the window would reach the client from the endpoint's address, which the client
             // does not know and resets: https://github.com/kubernetes/kubernetes/issues/74839
-            let drop = "-m conntrack --ctstate INVALID -j DROP".to_owned();
+            let drop = format!("-m conntrack --ctstate INVALID{} -j DROP", self.count(nfacct::INVALID));
             with_chain(table, "KUBE-FORWARD", |rules| rules.insert(0, drop));
         }
         let refuse = format!("-m mark --mark {REFUSED:#x} -j REJECT --reject-with {}", self.refusal());
@@ -87,6 +96,11 @@ impl Entry {
         table.chains.push(Chain { name: "IPVSD-OUTPUT", rules: vec![refuse] });
         let rule = "-m comment --comment \"ipvsd refuses the node\" -j IPVSD-OUTPUT".into();
         table.jumps.push(Jump { from: "OUTPUT", rule });
+    }
+
+    /// The match that counts what has come so far in this counter, if there may be one, and a space before it.
+    fn count(&self, counter: &str) -> String {
+        if self.counts { format!(" -m nfacct --nfacct-name {counter}") } else { String::new() }
     }
 
     fn refusal(&self) -> &'static str {
@@ -154,6 +168,23 @@ mod tests {
         let first = |settings| chain(settings, "filter", "KUBE-FORWARD").remove(0);
         assert_eq!(first("masquerade 0x4000, nat"), "-m conntrack --ctstate INVALID -j DROP");
         assert_eq!(first("masquerade 0x4000, liberal nat"), "-m mark --mark 0x4000/0x4000 -j ACCEPT");
+    }
+
+    #[test]
+    fn packets_are_counted_by_kube_proxys_names_right_before_what_is_done_with_them() {
+        let all = |settings: &str| {
+            let tables = tables(&settings.parse().unwrap(), Family::Ipv4).into_iter().flat_map(|table| table.chains);
+            tables.flat_map(|chain| chain.rules).filter(|rule| rule.contains("nfacct")).collect::<Vec<_>>()
+        };
+        assert_eq!(all("masquerade 0x4000, localhost, nat"), [""; 0]);
+        let counted = all("masquerade 0x4000, localhost, nat, counted");
+        assert_eq!(counted.len(), 4);
+        let invalid = "-m conntrack --ctstate INVALID -m nfacct --nfacct-name ct_state_invalid_dropped_pkts -j DROP";
+        assert_eq!(counted[3], invalid);
+        let localhost = "-m set --match-set IPVSD-LOCALHOST-TCP dst -m nfacct --nfacct-name localhost_nps_accepted_pkts \
+             -j DNAT --to-destination 169.254.255.119";
+        assert!(counted[0].ends_with(localhost), "{}", counted[0]);
+        assert_eq!(all("masquerade 0x4000, liberal nat, counted"), [""; 0]);
     }
 
     #[test]

@@ -60,7 +60,9 @@ pub fn tables(settings: &RuleSettings, family: Family) -> [Table; 3] {
     let tables = [writer.mangle(), writer.nat(), writer.filter()];
     match settings.balancing {
         Balancing::Ipvs => tables,
-        Balancing::Nat { is_liberal } => nat::Entry { family, is_liberal, localhost: settings.localhost }.amend(tables),
+        Balancing::Nat { is_liberal, counts } => {
+            nat::Entry { family, is_liberal, counts, localhost: settings.localhost }.amend(tables)
+        }
     }
 }
 

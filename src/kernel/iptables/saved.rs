@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// Settings whose rules are in all the chains that there can be of ours.
-const MOST: RuleSettings = RuleSettings { balancing: Balancing::Nat { is_liberal: false }, ..RuleSettings::DEFAULT };
+const MOST: RuleSettings =
+    RuleSettings { balancing: Balancing::Nat { is_liberal: false, counts: false }, ..RuleSettings::DEFAULT };
 
 /// The rules of one family as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,7 +32,7 @@ impl Saved {
                 let name = declared.split(' ').next().unwrap_or_default();
                 saved.chains.entry((table.to_owned(), name.to_owned())).or_default();
             } else if let Some((name, rule)) = line.strip_prefix("-A ").and_then(|rule| rule.split_once(' ')) {
-                saved.chains.entry((table.to_owned(), name.to_owned())).or_default().push(rule.trim_end().to_owned());
+                saved.chains.entry((table.to_owned(), name.to_owned())).or_default().push(as_written(rule));
             }
         }
         saved
@@ -88,6 +89,15 @@ impl Saved {
         let begun = self.chains.range((table.to_owned(), prefix.to_owned())..);
         let begun = begun.take_while(move |((of, name), _)| of == table && name.starts_with(prefix));
         begun.map(|((_, name), rules)| (name.as_str(), rules.as_slice()))
+    }
+
+    /// The chains that are ours by their names, each with its table and rules.
+    pub fn chains_of_ours(&self, family: Family) -> impl Iterator<Item = (&'static str, &str, &[String])> {
+        tables(&MOST, family).into_iter().flat_map(|table| {
+            let is_named = |name: &str| table.chains.iter().any(|chain| chain.name == name);
+            let ours = self.chains(table.name).filter(|(name, _)| name.starts_with(chain::PREFIX) || is_named(name));
+            ours.map(|(name, rules)| (table.name, name, rules)).collect::<Vec<_>>()
+        })
     }
 
     /// What of it is ours: the contents of our chains, and the jumps.
@@ -195,6 +205,11 @@ impl Saved {
     fn count(&self, table: &str, jump: &Jump) -> usize {
         self.rules(table, jump.from).into_iter().flatten().filter(|rule| **rule == jump.rule).count()
     }
+}
+
+/// A rule as it is given to `iptables-restore`: `iptables-save` prints two spaces where its other half takes one or two.
+fn as_written(printed: &str) -> String {
+    printed.trim_end().replace("--nfacct-name  ", "--nfacct-name ")
 }
 
 fn delete(text: &mut String, jump: &Jump, count: usize) {

@@ -35,6 +35,8 @@ pub enum Balancing {
         /// Whether connection tracking lets packets outside of the TCP window pass (`nf_conntrack_tcp_be_liberal`).
         /// Where it does not it calls them invalid and does not translate them back, so that they must be dropped.
         is_liberal: bool,
+        /// Whether certain packets are counted by name (`xt_nfacct`), as kube-proxy does, which not every kernel can.
+        counts: bool,
     },
 }
 
@@ -74,6 +76,11 @@ impl RuleSettings {
         local_pods: LocalPods::Unknown,
         balancing: Balancing::Ipvs,
     };
+
+    /// Whether rules count packets by name.
+    pub fn counts(&self) -> bool {
+        matches!(self.balancing, Balancing::Nat { counts: true, .. })
+    }
 }
 
 impl Default for RuleSettings {
@@ -152,8 +159,11 @@ impl fmt::Display for RuleSettings {
         }
         match self.balancing {
             Balancing::Ipvs => {}
-            Balancing::Nat { is_liberal: false } => f.write_str(", nat")?,
-            Balancing::Nat { is_liberal: true } => f.write_str(", liberal nat")?,
+            Balancing::Nat { is_liberal: false, .. } => f.write_str(", nat")?,
+            Balancing::Nat { is_liberal: true, .. } => f.write_str(", liberal nat")?,
+        }
+        if self.counts() {
+            f.write_str(", counted")?;
         }
         match self.local_pods {
             LocalPods::Unknown => Ok(()),
@@ -179,8 +189,12 @@ impl FromStr for RuleSettings {
             match word.split_once(" ") {
                 None if word == "all" => settings.masquerade_all = true,
                 None if word == "localhost" => settings.localhost = true,
-                None if word == "nat" => settings.balancing = Balancing::Nat { is_liberal: false },
-                Some(("liberal", "nat")) => settings.balancing = Balancing::Nat { is_liberal: true },
+                None if word == "nat" => settings.balancing = Balancing::Nat { is_liberal: false, counts: false },
+                Some(("liberal", "nat")) => settings.balancing = Balancing::Nat { is_liberal: true, counts: false },
+                None if word == "counted" => match &mut settings.balancing {
+                    Balancing::Nat { counts, .. } => *counts = true,
+                    Balancing::Ipvs => return Err(invalid()),
+                },
                 Some(("pods", which)) => settings.local_pods = local_pods(which).ok_or_else(invalid)?,
                 _ => return Err(invalid()),
             }
@@ -217,6 +231,8 @@ mod tests {
             "masquerade 0x4000, pods on veth+",
             "masquerade 0x4000, nat",
             "masquerade 0x4000, all, liberal nat, pods on veth+",
+            "masquerade 0x4000, localhost, nat, counted, pods on cni0",
+            "masquerade 0x4000, liberal nat, counted",
         ] {
             assert_eq!(text.parse::<RuleSettings>().unwrap().to_string(), text);
         }
@@ -225,9 +241,15 @@ mod tests {
 
     #[test]
     fn what_is_no_text_of_settings_is_refused() {
-        for text in
-            ["", "masquerade", "masquerade 0x3", "masquerade 0x100000000", "masquerade 0x4000, some", "pods on a"]
-        {
+        for text in [
+            "",
+            "masquerade",
+            "masquerade 0x3",
+            "masquerade 0x100000000",
+            "masquerade 0x4000, some",
+            "pods on a",
+            "masquerade 0x4000, counted",
+        ] {
             assert!(text.parse::<RuleSettings>().is_err(), "{text:?}");
         }
     }
