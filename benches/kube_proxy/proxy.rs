@@ -7,7 +7,7 @@ use ipvsd::demo::backend::{Backend, Port};
 use ipvsd::demo::client::Request;
 use ipvsd::demo::daemon::Daemon;
 use ipvsd::demo::namespace::Namespace;
-use ipvsd::demo::network::Network;
+use ipvsd::demo::network::{Host, Network};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
@@ -43,16 +43,13 @@ impl Node {
         let network = Network::build(3).unwrap();
         let here = Namespace::here().unwrap();
         let relay = network.node.run(|| Ok(Relay::start(API, here, api_server))).unwrap();
-        let start = |host: &ipvsd::demo::network::Host| {
-            Backend::start(&host.name, &host.namespace, &[Port::Http(8080)]).unwrap()
-        };
+        let start = |host: &Host| Backend::start(&host.name, &host.namespace, &[Port::Http(8080)]).unwrap();
         let backends = network.backends.iter().map(start).collect();
         let directory = TempDir::new().unwrap();
-        for name in ["iptables", "ip6tables"]
-            .iter()
-            .flat_map(|name| ["", "-save", "-restore"].map(|end| format!("{name}{end}")))
-        {
-            symlink(format!("/usr/sbin/xtables-{kind}-multi"), directory.path().join(name)).unwrap();
+        for name in ["iptables", "ip6tables"] {
+            for name in ["", "-save", "-restore"].map(|end| format!("{name}{end}")) {
+                symlink(format!("/usr/sbin/xtables-{kind}-multi"), directory.path().join(name)).unwrap();
+            }
         }
         show_kind(&network.node, &directory.path().join("iptables-restore"));
         Self { directory, _relay: relay, _backends: backends, network }
