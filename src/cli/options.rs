@@ -7,7 +7,7 @@ use crate::config::kube_proxy::v1alpha1::{ConntrackConfiguration, KubeProxyConfi
 use crate::config::resolve::{InvalidField, Request, ResolveError, resolve};
 use crate::config::{Config, kube_proxy, own};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What to program, and how.
@@ -75,6 +75,7 @@ impl ProxyOptions {
             ipvs_fallback: self.ipvs_fallback.or(own.ipvs_fallback),
             move_to_ipvs: self.move_to_ipvs.or(own.move_to_ipvs),
             service_metrics: own.service_metrics(),
+            inspection_socket: own.inspection_socket().map(Path::to_owned),
             notices,
         };
         Ok(resolve(request).map_err(|error| if flags.config.is_some() { error } else { by_flag(error) })?)

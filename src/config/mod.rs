@@ -135,7 +135,7 @@ pub struct ServiceMetrics {
 }
 
 /// What is served to others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Servers {
     /// Where health is served; none is nowhere.
     pub healthz: Option<SocketAddr>,
@@ -147,4 +147,6 @@ pub struct Servers {
     pub profiling: bool,
     /// What the metrics tell of Services; none is nothing.
     pub service_metrics: Option<ServiceMetrics>,
+    /// The file by which the daemon is asked; none is no file.
+    pub inspection: Option<PathBuf>,
 }

@@ -8,6 +8,7 @@
 //! moveToIpvs: false
 //! serviceMetrics: none
 //! serviceMetricsLimit: 10000
+//! inspectionSocket: /run/ipvsd/inspection.sock
 //! ```
 //!
 //! It is small and strict: an unknown key is an error, since nobody else reads it.
@@ -27,8 +28,11 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// destinations each.
 pub const SERVICE_METRICS_LIMIT: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
+/// The file by which a daemon is asked, if nobody says.
+pub const INSPECTION_SOCKET: &str = "/run/ipvsd/inspection.sock";
+
 /// ipvsd's own settings. A field that is not there has its default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct OwnSettings {
     /// How long a departing destination may keep its connections; 0 cuts them. [`DRAIN_TIMEOUT`].
@@ -47,6 +51,9 @@ pub struct OwnSettings {
     pub service_metrics: Told,
     /// How many series that may be. [`SERVICE_METRICS_LIMIT`].
     pub service_metrics_limit: Option<NonZeroUsize>,
+    /// The file by which the daemon is asked, beside the abstract name of its socket; an empty one is none.
+    /// [`INSPECTION_SOCKET`].
+    pub inspection_socket: Option<PathBuf>,
 }
 
 /// Of what metrics tell what goes through it.
@@ -101,8 +108,13 @@ pub fn parse(text: &str) -> Result<OwnSettings, String> {
     let read: Option<OwnSettings> =
         serde_saphyr::from_str(text).map_err(|error| error.without_snippet().to_string())?;
     let settings = read.unwrap_or_default();
-    match settings.drain_timeout {
-        Some(timeout) if timeout.to_std().is_none() => Err(format!("drainTimeout: {timeout} must not be less than 0")),
+    match (&settings.drain_timeout, settings.inspection_socket()) {
+        (Some(timeout), _) if timeout.to_std().is_none() => {
+            Err(format!("drainTimeout: {timeout} must not be less than 0"))
+        }
+        (_, Some(path)) if !path.is_absolute() => {
+            Err(format!("inspectionSocket: {path:?} must begin with /, or be empty for none"))
+        }
         _ => Ok(settings),
     }
 }
@@ -111,6 +123,12 @@ impl OwnSettings {
     /// The drain timeout that is in effect.
     pub fn drain_timeout(&self) -> Duration {
         self.drain_timeout.and_then(GoDuration::to_std).unwrap_or(DRAIN_TIMEOUT)
+    }
+
+    /// The file by which the daemon is asked; none is no file.
+    pub fn inspection_socket(&self) -> Option<&Path> {
+        let path = self.inspection_socket.as_deref().unwrap_or(Path::new(INSPECTION_SOCKET));
+        (!path.as_os_str().is_empty()).then_some(path)
     }
 
     /// What metrics tell of what goes through Services; none is nothing.
@@ -164,6 +182,17 @@ mod tests {
     }
 
     #[test]
+    fn the_inspection_sockets_file_is_where_it_is_said_or_nowhere() {
+        for (text, wanted) in [
+            ("", Some(INSPECTION_SOCKET)),
+            ("inspectionSocket: ''", None),
+            ("inspectionSocket: /run/other/socket", Some("/run/other/socket")),
+        ] {
+            assert_eq!(parse(text).unwrap().inspection_socket(), wanted.map(Path::new), "{text:?}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (text, message) in [
             ("drainTimout: 1m", "drainTimout"),
@@ -173,6 +202,7 @@ mod tests {
             ("- 1", "line 1"),
             ("serviceMetrics: pods", "pods"),
             ("serviceMetricsLimit: 0", "nonzero"),
+            ("inspectionSocket: inspection.sock", "inspectionSocket: \"inspection.sock\" must begin with /"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(message), "{error}");

@@ -2,6 +2,7 @@
 //! work in a network namespace, whose sign is the socket's name.
 
 use super::service_manager::tell_status;
+use super::socket_file::listen_at;
 use super::wheel::Message;
 use super::{Ended, runtime};
 use crate::inspect::{Answer, Question};
@@ -10,6 +11,7 @@ use crate::server::{
 };
 use std::convert::Infallible;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread;
@@ -43,19 +45,37 @@ pub struct Asked {
 
 /// Serves the socket on a thread of its own as long as the process lives, so that it answers whatever else goes on.
 /// Nothing of the kernel may be changed before, and nothing after, another daemon was found. Somebody else who has the
-/// name keeps nobody from working.
+/// name keeps nobody from working. The same answers are given at the file `path`.
 ///
 /// # Errors
 /// No runtime, or no thread; inside, the daemon that has the place already.
-pub fn start(ask: Ask, log: LogFilter) -> anyhow::Result<Result<(), OtherDaemon>> {
+pub fn start(ask: Ask, log: LogFilter, path: Option<&Path>) -> anyhow::Result<Result<(), OtherDaemon>> {
     let runtime = runtime()?;
     let claimed = match runtime.block_on(claim(INSPECTION_NAME, SILENCE)) {
         Err(ClaimError::OtherDaemon(other)) => return Ok(Err(other)),
         claimed => claimed,
     };
     let handler = inspection(ask, log);
+    if let Some(path) = path {
+        runtime.block_on(serve_file(path, Arc::clone(&handler)));
+    }
     thread::Builder::new().name("inspection".into()).spawn(move || runtime.block_on(serve(claimed, handler)))?;
     Ok(Ok(()))
+}
+
+/// Serves a file on a task of its own, if it can be had: no command depends on it.
+async fn serve_file(path: &Path, handler: Handler) {
+    match listen_at(path).await {
+        Ok(listener) => {
+            tokio::spawn(async {
+                let Err(error) = serve_inspection(listener, handler).await;
+                warn!("the file of the inspection socket is not served: {error}");
+            });
+        }
+        Err(error) => {
+            info!("the inspection socket has no file, only its name: {}: {error}", path.display());
+        }
+    }
 }
 
 /// Waits until another daemon has ended, or until a signal.

@@ -16,6 +16,7 @@ mod restart;
 mod servers;
 mod service_manager;
 mod short;
+mod socket_file;
 mod stop;
 mod survey;
 mod telemetry;
@@ -89,7 +90,8 @@ pub fn run(config: Config, invocation: Invocation) -> anyhow::Result<Ended> {
     config.notices.iter().for_each(|notice| info!("configuration: {notice}"));
     let node_name = node::name(&config)?;
     let wheel = mpsc::channel();
-    if let Err(other) = inspection::start(inspection::ask(wheel.0.clone()), invocation.about.log.clone())? {
+    let (ask, log) = (inspection::ask(wheel.0.clone()), invocation.about.log.clone());
+    if let Err(other) = inspection::start(ask, log, config.servers.inspection.as_deref())? {
         return inspection::wait(other);
     }
     let ended = runtime()?.block_on(live(config, invocation, &node_name, wheel))?;

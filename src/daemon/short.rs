@@ -29,7 +29,7 @@ const ATTEMPTS: usize = 5;
 pub fn run_once(config: &Config, log: LogFilter) -> anyhow::Result<bool> {
     // It answers that it is busy, so that a daemon which starts meanwhile waits.
     let (wheel, _) = mpsc::channel();
-    inspection::start(inspection::ask(wheel), log)?.context("nothing was changed")?;
+    inspection::start(inspection::ask(wheel), log, None)?.context("nothing was changed")?;
     let (kernel, choice) = balancer::prepare(config)?;
     let first = first_messages(config)?;
     let mut wheel = Wheel::new(Reconciler::new(kernel, choice.settings(config), choice.options(config)), None);

@@ -10,6 +10,7 @@ use super::wait::wait_for;
 use crate::model::Protocol;
 use anyhow::{Context, Result, bail};
 use std::env;
+use std::fs;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
@@ -93,8 +94,11 @@ impl Demo {
         let service_and_first_slice = manifest.splitn(3, "---\n").take(2).collect::<Vec<_>>().join("---\n");
         write!(out, "{}", indented(&service_and_first_slice))?;
 
+        // The machine's own `/run` is none of the demo's.
+        let settings = directory.beside("ipvsd.yaml");
+        fs::write(&settings, "inspectionSocket: ''\n").context("the demo's settings cannot be written")?;
         let mut command = Command::new(env::current_exe()?);
-        command.args(["run", "--manifests"]).arg(directory.manifests());
+        command.args(["run", "--manifests"]).arg(directory.manifests()).arg("--ipvsd-config").arg(settings);
         let daemon = Daemon::start(&network.node, &mut command, &directory.beside("ipvsd.log"))?;
         writeln!(out, "\nThe node runs: ipvsd run --manifests {}", directory.manifests().display())?;
         Ok(Self { daemon, directory, _backends: backends, network, interrupt })

@@ -153,19 +153,23 @@ fn end_if_it_hangs(test: String) -> mpsc::Sender<()> {
 /// `/proc/net` shows the namespace of the process's first thread: read `/proc/thread-self/net`.
 pub fn in_namespace<T: Send>(body: impl FnOnce() -> T + Send) -> T {
     let inside = || {
-        private_sysfs()?;
+        private_files()?;
         Ok(body())
     };
     Namespace::new().and_then(|namespace| namespace.run(inside)).expect("the right to make namespaces")
 }
 
-/// Gives this thread a `/sys` that shows the devices of its network namespace: those of the namespace that mounted it.
-fn private_sysfs() -> anyhow::Result<()> {
+/// Gives this thread a `/sys` that shows the devices of its network namespace: those of the namespace that mounted it. And
+/// outside of the lab a `/run` of its own, which daemons write to.
+fn private_files() -> anyhow::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let none = None::<&str>;
     // Else the mount below would reach the machine's own mount namespace.
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none)?;
+    if !is_set("IPVSD_IN_LAB") {
+        mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none)?;
+    }
     Ok(())
 }
 
@@ -187,7 +191,7 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
 
 /// Root in a container may lack the right to.
 fn may_make_namespaces() -> bool {
-    Namespace::new().is_ok_and(|namespace| namespace.run(private_sysfs).is_ok())
+    Namespace::new().is_ok_and(|namespace| namespace.run(private_files).is_ok())
 }
 
 fn is_installed(program: &str) -> bool {

@@ -4,6 +4,7 @@ use crate::lab::{run, trial};
 use crate::program::{IPVSD, ipvsd, rules, service, stdout};
 use ipvsd::demo::daemon::Daemon;
 use ipvsd::demo::namespace::Namespace;
+use ipvsd::demo::wait::wait_for;
 use libtest_mimic::Trial;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -17,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         trial("service::the_service_manager_hears_of_ready_alive_and_stopping", service_manager),
         trial("service::the_journal_gets_what_lines_tell_as_fields", journal),
         trial("service::why_it_ends_is_an_error_to_the_journal", last_words),
+        trial("service::the_daemon_is_asked_at_a_file_by_root_alone", socket_file),
         trial("service::with_no_right_but_to_the_network_it_does_all_its_work", as_the_unit),
         trial("service::as_user_0_with_the_daemon_sets_rights_it_does_all_its_work", as_the_container),
         trial("service::with_the_daemon_sets_rights_it_programs_netfilter", netfilter_as_the_container),
@@ -60,16 +62,16 @@ fn service_manager() {
     command.args(["run", "--manifests", directory.path().to_str().unwrap()]);
     command.env("NOTIFY_SOCKET", &address).env("WATCHDOG_USEC", "400000");
     let daemon = Daemon::start(&Namespace::here().unwrap(), &mut command, &directory.path().join("log")).unwrap();
-    wait_for(&manager, "READY=1");
+    hear(&manager, "READY=1");
     assert_eq!(rules().len(), 2, "ready means programmed");
     let status = format!("STATUS=virtual servers follow {}", directory.path().display());
-    wait_for(&manager, &status);
+    hear(&manager, &status);
     fs::write(directory.path().join("b.yaml"), "kind: [").unwrap();
-    wait_for(&manager, &format!("{status}; problems: 1, `ipvsd check` names them"));
-    wait_for(&manager, "WATCHDOG=1");
-    wait_for(&manager, "WATCHDOG=1");
+    hear(&manager, &format!("{status}; problems: 1, `ipvsd check` names them"));
+    hear(&manager, "WATCHDOG=1");
+    hear(&manager, "WATCHDOG=1");
     assert!(daemon.stop().unwrap().success());
-    wait_for(&manager, "STOPPING=1");
+    hear(&manager, "STOPPING=1");
     assert_eq!(rules().len(), 2, "the kernel stays as it is");
 }
 
@@ -86,16 +88,16 @@ fn start_in_place() {
     command.args(["run", "--manifests", manifests.to_str().unwrap(), "--ipvsd-config", settings.to_str().unwrap()]);
     command.env("NOTIFY_SOCKET", &address).env("WATCHDOG_USEC", "30000000");
     let daemon = Daemon::start(&Namespace::here().unwrap(), &mut command, &directory.path().join("log")).unwrap();
-    wait_for(&manager, "READY=1");
+    hear(&manager, "READY=1");
     fs::write(&settings, "netfilter: false\nsharedAffinity: true\n").unwrap();
-    assert!(!wait_for(&manager, "WATCHDOG_USEC=0").contains("STOPPING=1"));
-    assert!(wait_for(&manager, "READY=1").contains("WATCHDOG_USEC=30000000"));
+    assert!(!hear(&manager, "WATCHDOG_USEC=0").contains("STOPPING=1"));
+    assert!(hear(&manager, "READY=1").contains("WATCHDOG_USEC=30000000"));
     assert!(daemon.stop().unwrap().success());
-    wait_for(&manager, "STOPPING=1");
+    hear(&manager, "STOPPING=1");
 }
 
 /// Returns what came until then.
-fn wait_for(manager: &UnixDatagram, word: &str) -> String {
+fn hear(manager: &UnixDatagram, word: &str) -> String {
     let (mut message, mut all) = ([0; 512], String::new());
     loop {
         let length = manager.recv(&mut message).unwrap_or_else(|error| panic!("no {word}: {error} after {all}"));
@@ -136,6 +138,45 @@ fn journal() {
     for field in ["PRIORITY", "SYSLOG_IDENTIFIER", "IPVSD_CHANGES", "IPVSD_DRAINING", "IPVSD_MILLISECONDS"] {
         assert!(programmed.lines().any(|line| line == field), "{field} in {programmed}");
     }
+}
+
+/// Programs that know sockets by a path ask there, from any network namespace. The first daemon has it.
+fn socket_file() {
+    const FILE: &str = "/run/ipvsd/inspection.sock";
+    const ASK: [&str; 6] = ["curl", "--silent", "--show-error", "--fail", "--unix-socket", FILE];
+    let ask = |launcher: &[&str]| {
+        let words = [launcher, &ASK, &["http://ipvsd/v1/services/default/s0"]].concat();
+        Command::new(words[0]).args(&words[1..]).output().unwrap()
+    };
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("a.yaml"), service(0, &[1])).unwrap();
+    let command = || {
+        let mut command = Command::new(IPVSD);
+        command.args(["run", "--manifests", directory.path().to_str().unwrap()]);
+        command
+    };
+    let start = |node: &Namespace, log: &str, said: &str| {
+        let daemon = Daemon::start(node, &mut command(), &directory.path().join(log)).unwrap();
+        let came = wait_for(Duration::from_secs(20), || Ok(daemon.log().contains(said).then_some(())));
+        assert!(came.unwrap().is_some(), "{}", daemon.log());
+        daemon
+    };
+    let here = Namespace::here().unwrap();
+    let first = start(&here, "first", "programmed");
+    assert!(stdout(&ask(&[]), 0).contains("10.0.0.1"));
+    assert_eq!(fs::metadata(FILE).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(ask(&UNIT).status.code(), Some(7), "curl cannot connect");
+
+    let other = start(&Namespace::new().unwrap(), "other", "programmed");
+    assert!(other.log().contains(&format!("{FILE}: another process listens there")), "{}", other.log());
+    assert!(other.stop().unwrap().success());
+    assert!(stdout(&ask(&[]), 0).contains("10.0.0.1"));
+
+    first.kill().unwrap();
+    assert_eq!(ask(&[]).status.code(), Some(7), "what is left of it answers nobody");
+    let second = start(&here, "second", "started");
+    assert!(stdout(&ask(&[]), 0).contains("10.0.0.1"));
+    assert!(second.stop().unwrap().success());
 }
 
 /// By the sign that systemd reads off what is written to stderr.

@@ -52,6 +52,8 @@ pub struct Request {
     pub move_to_ipvs: Option<bool>,
     /// What metrics tell of what goes through Services; none is nothing.
     pub service_metrics: Option<ServiceMetrics>,
+    /// The file by which the daemon is asked; none is no file.
+    pub inspection_socket: Option<PathBuf>,
     /// What the operator should know already.
     pub notices: Vec<String>,
 }
@@ -213,6 +215,7 @@ fn servers(request: &Request, config: &KubeProxyConfiguration, checks: &mut Chec
         hard_fail: config.bind_address_hard_fail,
         profiling: config.enable_profiling,
         service_metrics: request.service_metrics,
+        inspection: request.inspection_socket.clone(),
     }
 }
 
