@@ -66,6 +66,11 @@ impl Node {
         command.arg(format!("--kubeconfig={}", kubeconfig.display())).arg(format!("--hostname-override={NODE}"));
         command.args(["--proxy-mode=iptables", "--cluster-cidr=10.244.0.0/16", "--conntrack-max-per-core=0"]);
         command.args(["--conntrack-tcp-timeout-established=0s", "--conntrack-tcp-timeout-close-wait=0s"]);
+        if let Proxy::Ipvsd = proxy {
+            let settings = self.directory.path().join("ipvsd.yaml");
+            std::fs::write(&settings, "inspectionSocket: ''\n").unwrap();
+            command.arg("--ipvsd-config").arg(settings);
+        }
         Daemon::start(&self.network.node, &mut command, &self.directory.path().join("log")).unwrap()
     }
 
