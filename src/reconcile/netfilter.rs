@@ -1,9 +1,9 @@
 //! Netfilter's part of a pass: rules as the settings say, sets as the Services say, each compared as a whole when
 //! everything was read, and member by member in between.
 
+use crate::desired::NetfilterSettings;
 use crate::desired::netfilter::claims::Place;
 use crate::desired::netfilter::{Claims, rules};
-use crate::desired::{NetfilterSettings, Plan};
 use crate::diff::Steps;
 use crate::model::netfilter::{Capacity, Mark, Member, RuleSettings, Set, SetKey, SetKind};
 use crate::model::{Family, Model};
@@ -21,22 +21,24 @@ pub struct Netfilter<'a> {
     pub found: &'a Model,
     /// Whether what kube-proxy left is ours to take.
     pub takes_over: bool,
+    /// Whether rules are to lead from 127.0.0.1 to node ports.
+    pub leads_from_localhost: bool,
 }
 
 impl Netfilter<'_> {
-    /// Compares what may be different: everything with `all`, else the members that the plan touched and the rules.
-    /// `localhost` says whether rules are to lead from 127.0.0.1 to node ports.
-    pub fn decide(&self, plan: &mut Plan, (all, localhost): (bool, bool), steps: &mut Steps) {
-        let wanted = rules(self.settings, self.state, localhost);
-        let touched = plan.netfilter_mut().claims.take_touched();
-        let claims = &plan.netfilter().claims;
-        if all {
-            let claims = |key: &SetKey| wanted.contains_key(&key.family).then_some(claims);
-            SetKey::all().for_each(|key| self.compare_set(key, claims(&key), steps));
-        } else {
-            self.make_room(&touched, claims, steps);
-            for place in touched {
-                steps.member(place, claims.member(place), self.found_member(place));
+    /// Compares the rules, and of the sets the members that were touched; none is everything.
+    pub fn decide(&self, claims: &Claims, touched: Option<BTreeSet<Place>>, steps: &mut Steps) {
+        let wanted = rules(self.settings, self.state, self.leads_from_localhost);
+        match touched {
+            Some(touched) => {
+                self.make_room(&touched, claims, steps);
+                for place in touched {
+                    steps.member(place, claims.member(place), self.found_member(place));
+                }
+            }
+            None => {
+                let claims = |key: &SetKey| wanted.contains_key(&key.family).then_some(claims);
+                SetKey::all().for_each(|key| self.compare_set(key, claims(&key), steps));
             }
         }
         self.compare_rules(&wanted, steps);
