@@ -38,6 +38,7 @@ mod golden_rig;
 mod lab;
 mod list;
 mod list_document;
+mod listing;
 mod localhost;
 mod meanwhile;
 mod migration;

@@ -1,7 +1,7 @@
 //! What metrics tell of traffic through Services, against every number of ipvsadm's; and what it costs at size.
 
 use crate::lab::{run, trial};
-use crate::list::{ipvsadm, list};
+use crate::listing::{ipvsadm, list};
 use crate::program::{Daemon, IPVSD, PATIENCE, eventually, write_cluster};
 use crate::traffic_rig::{PROTOCOLS, Rig, VIPS, request, service, slice};
 use ipvsd::demo::client::Conversation;
