@@ -5,7 +5,7 @@ mod histories;
 use super::*;
 use crate::model::Family;
 use crate::source::convert::{Context, Rules};
-use crate::source::kube::object::Content;
+use crate::source::kube::object::{Content, Object};
 use crate::state::{EndpointSlice, NodeObject, ObjectName, ObjectRef, Origin, Service, State};
 use std::collections::BTreeMap;
 use std::sync::Arc;
