@@ -124,8 +124,8 @@ pub(super) mod tests {
             let words: Vec<_> = line.splitn(3, ' ').collect();
             match words[..] {
                 ["COMMIT"] => {}
-                [name] => name[1..].clone_into(&mut table),
-                [declared, "-", _] => drop(chains.insert(chain(&declared[1..]), vec![])),
+                [name] => name.trim_start_matches('*').clone_into(&mut table),
+                [declared, "-", _] => drop(chains.insert(chain(declared.trim_start_matches(':')), vec![])),
                 ["-A", name, rule] => chains.entry(chain(name)).or_default().push(rule.to_owned()),
                 ["-I", name, rule] => {
                     let rule = rule.strip_prefix("1 ").unwrap();

@@ -52,7 +52,7 @@ impl Table {
         let branches = table.leaves.keys().filter_map(|leaf| leaf.parent());
         let inner: BTreeSet<Chain> = branches.chain(roots).chain(led_to.keys().copied()).collect();
         for chain in inner {
-            let wanted = table.children(chain, &table.leaves.keys().copied().collect());
+            let wanted = children(chain, &table.leaves.keys().copied().collect());
             let is_right = match led_to.get(&chain) {
                 Some(found) => *found == ways(&wanted, family).map(|(name, _)| name).collect::<Vec<_>>(),
                 None => wanted.is_empty(),
@@ -195,14 +195,7 @@ impl Table {
         let above = changed.filter_map(|leaf| leaf.parent()).flat_map(|branch| [Some(branch), branch.parent()]);
         let unclean = self.unclean.iter().flat_map(|chain| [Some(*chain), chain.parent()]);
         let inner: BTreeSet<Chain> = above.chain(unclean).flatten().filter(|chain| !chain.is_leaf()).collect();
-        inner.into_iter().map(|chain| (chain, self.children(chain, leaves))).collect()
-    }
-
-    /// The chains right below one, of those above these leaves or among them.
-    fn children(&self, chain: Chain, leaves: &BTreeSet<Chain>) -> Vec<Chain> {
-        let lineage = leaves.iter().flat_map(|leaf| [Some(*leaf), leaf.parent()]).flatten();
-        let children: BTreeSet<Chain> = lineage.filter(|below| below.parent() == Some(chain)).collect();
-        children.into_iter().collect()
+        inner.into_iter().map(|chain| (chain, children(chain, leaves))).collect()
     }
 
     fn write_inner(&self, inner: &BTreeMap<Chain, Vec<Chain>>, input: &mut Input) {
@@ -213,6 +206,13 @@ impl Table {
             }
         }
     }
+}
+
+/// The chains right below one, of those above these leaves or among them.
+fn children(chain: Chain, leaves: &BTreeSet<Chain>) -> Vec<Chain> {
+    let lineage = leaves.iter().flat_map(|leaf| [Some(*leaf), leaf.parent()]).flatten();
+    let children: BTreeSet<Chain> = lineage.filter(|below| below.parent() == Some(chain)).collect();
+    children.into_iter().collect()
 }
 
 /// The rules that lead to these chains, each with the name of the chain.

@@ -24,7 +24,7 @@ impl Kernel {
                     let leads = |rule: &String| rule.ends_with(&format!("-j {chain}"));
                     assert!(!self.0.values().flatten().any(leads), "{line}");
                 }
-                Some((declared, _)) => drop(self.0.insert(declared[1..].to_owned(), vec![])),
+                Some((declared, _)) => drop(self.0.insert(declared.trim_start_matches(':').to_owned(), vec![])),
             }
         }
     }
