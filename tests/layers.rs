@@ -122,6 +122,18 @@ fn the_document_has_the_same_table() {
 }
 
 #[test]
+fn every_file_that_the_document_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    let words = document.split(['`', '(', ')']).map(|word| word.trim_start_matches("../"));
+    let named: Vec<_> = words.filter(|word| word.starts_with("src/") || word.starts_with("tests/")).collect();
+    assert!(named.len() > 50, "the files' names were not found");
+    let is_missing = |word: &&&str| !word.contains("NAME") && !root.join(word).exists();
+    let missing: Vec<_> = named.iter().filter(is_missing).collect();
+    assert!(missing.is_empty(), "docs/architecture.md names what is not there: {missing:?}");
+}
+
+#[test]
 fn every_module_is_in_the_table_or_may_name_everything() {
     let known: Vec<_> = LAYERS.iter().map(|layer| layer.module).chain(["daemon", "lib", "main"]).collect();
     let found = sources()
