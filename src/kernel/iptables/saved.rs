@@ -76,7 +76,7 @@ impl Saved {
     }
 
     /// What the rules themselves say that they were made for.
-    pub fn noted_settings(&self) -> Option<RuleSettings> {
+    fn noted_settings(&self) -> Option<RuleSettings> {
         let (table, name) = SETTINGS_AT;
         let rule = self.rules(table, name)?.first()?;
         rule.strip_prefix("-m comment --comment \"")?.strip_suffix('"')?.parse().ok()
