@@ -5,10 +5,10 @@ use crate::desired::NetfilterSettings;
 use crate::desired::netfilter::claims::Place;
 use crate::desired::netfilter::{Claims, rules};
 use crate::diff::Steps;
-use crate::model::netfilter::{Capacity, Mark, Member, RuleSettings, Set, SetKey, SetKind};
+use crate::model::netfilter::{Capacity, Mark, Member, Set, SetKey, SetKind};
 use crate::model::{Family, Model};
 use crate::state::State;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// What is wanted, and what was found.
@@ -41,7 +41,9 @@ impl Netfilter<'_> {
                 SetKey::all().for_each(|key| self.compare_set(key, claims(&key), steps));
             }
         }
-        self.compare_rules(&wanted, steps);
+        for family in [Family::Ipv4, Family::Ipv6] {
+            steps.rules_in(family, wanted.get(&family), self.found);
+        }
     }
 
     /// Compares whether an address is in the set of VIPs.
@@ -76,8 +78,7 @@ impl Netfilter<'_> {
         let found = self.found.sets.get(&key);
         let Some(claims) = claims else {
             // Where ours are not, they are kube-proxy's.
-            let ours = SetKey { kind: SetKind::ShortCircuit, ..key };
-            let goes = self.found.sets.contains_key(&ours) || self.cleans_up_after_kube_proxy();
+            let goes = self.found.has_sets_of_ours(key.family) || self.cleans_up_after_kube_proxy();
             return steps.set(key, None, found.filter(|_| goes));
         };
         let mut members = claims.members(key);
@@ -87,9 +88,7 @@ impl Netfilter<'_> {
                 members.entry(*member).or_insert(*mark);
             }
         }
-        let mut wanted = Set::with(key.kind, members);
-        wanted.capacity = wanted.capacity.max(found.map_or(Capacity::LEAST, |set| set.capacity));
-        steps.set(key, Some(&wanted), found);
+        steps.set(key, Some(&Set::with(key.kind, members).no_smaller_than(found)), found);
     }
 
     /// Resizes sets that are about to be full.
@@ -99,19 +98,6 @@ impl Netfilter<'_> {
             let needed = Capacity::for_members(key.kind, claims.count(key));
             if self.found.sets.get(&key).is_some_and(|found| found.capacity < needed) {
                 steps.resize(key, needed);
-            }
-        }
-    }
-
-    fn compare_rules(&self, wanted: &BTreeMap<Family, RuleSettings>, steps: &mut Steps) {
-        for family in [Family::Ipv4, Family::Ipv6] {
-            let (wanted, found) = (wanted.get(&family), self.found.rules.get(&family));
-            let ours = SetKey { kind: SetKind::ShortCircuit, family };
-            if wanted.is_none() && self.found.sets.contains_key(&ours) {
-                // Perhaps not whole, but in the way of removing the sets.
-                steps.remove_rules(family);
-            } else {
-                steps.rules(family, wanted, found);
             }
         }
     }
