@@ -4,10 +4,11 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::string_slice,
     reason = "a test stops at what it did not expect"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -121,6 +122,18 @@ fn the_document_has_the_same_table() {
 }
 
 #[test]
+fn every_file_that_the_document_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    let words = document.split(['`', '(', ')']).map(|word| word.trim_start_matches("../"));
+    let named: Vec<_> = words.filter(|word| word.starts_with("src/") || word.starts_with("tests/")).collect();
+    assert!(named.len() > 50, "the files' names were not found");
+    let is_missing = |word: &&&str| !word.contains("NAME") && !root.join(word).exists();
+    let missing: Vec<_> = named.iter().filter(is_missing).collect();
+    assert!(missing.is_empty(), "docs/architecture.md names what is not there: {missing:?}");
+}
+
+#[test]
 fn every_module_is_in_the_table_or_may_name_everything() {
     let known: Vec<_> = LAYERS.iter().map(|layer| layer.module).chain(["daemon", "lib", "main"]).collect();
     let found = sources()
@@ -128,6 +141,28 @@ fn every_module_is_in_the_table_or_may_name_everything() {
         .map(|file| file.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned());
     let unknown: Vec<_> = found.filter(|module| !known.contains(&module.as_str())).collect();
     assert!(unknown.is_empty(), "no layer is given for {unknown:?}");
+}
+
+#[test]
+fn no_file_names_one_that_names_it_in_turn() {
+    let texts: BTreeMap<_, _> = sources().into_iter().map(|(file, text)| (module_of(&file), text)).collect();
+    let names = |(module, text): (&String, &String)| {
+        let code: Vec<_> = code_lines(text).map(|(_, line)| line).collect();
+        let files = named_paths(module, &code.join(" ")).into_iter().filter_map(|path| file_of(&path, &texts));
+        (module.clone(), files.filter(|other| !is_around(module, other)).collect::<BTreeSet<_>>())
+    };
+    let mut left: BTreeMap<String, BTreeSet<String>> = texts.iter().map(names).collect();
+    // Those that name nobody who is left are in no ring; what remains in the end is in one, or names one.
+    loop {
+        let free: BTreeSet<_> =
+            left.iter().filter(|(_, named)| named.is_empty()).map(|(module, _)| module.clone()).collect();
+        if free.is_empty() {
+            break;
+        }
+        left.retain(|module, _| !free.contains(module));
+        left.values_mut().for_each(|named| named.retain(|other| !free.contains(other)));
+    }
+    assert!(left.is_empty(), "these name each other, or lead to such: {left:#?}");
 }
 
 #[test]
@@ -162,6 +197,57 @@ fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     numbered
         .take_while(|(_, line)| line.trim() != "#[cfg(test)]")
         .filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+/// A file's module, such as `kernel::ipvs`.
+fn module_of(file: &Path) -> String {
+    let path = file.with_extension("").to_str().unwrap().replace('/', "::");
+    path.strip_suffix("::mod").unwrap_or(&path).to_owned()
+}
+
+/// What a module names by `crate::` and `super::`, as paths from the root.
+fn named_paths(module: &str, code: &str) -> Vec<String> {
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    let mut paths = Vec::new();
+    for start in code.match_indices("crate::").chain(code.match_indices("super::")).map(|(at, _)| at) {
+        let before = &code[..start];
+        if before.ends_with("::") || before.chars().next_back().is_some_and(word) {
+            continue;
+        }
+        let mut base: Vec<_> = module.split("::").collect();
+        let mut rest = &code[start..];
+        while let Some(above) = rest.strip_prefix("super::") {
+            base.pop();
+            rest = above;
+        }
+        if let Some(path) = rest.strip_prefix("crate::") {
+            base.clear();
+            rest = path;
+        }
+        let end = rest.find(|c| !word(c) && c != ':').unwrap_or(rest.len());
+        base.extend(rest[..end].split("::").filter(|part| !part.is_empty()));
+        let group = rest[end..].strip_prefix('{').map_or("", |group| group.split('}').next().unwrap());
+        let items = group.split(',').map(|item| item.trim().split(|c| !word(c)).next().unwrap());
+        paths.extend(items.map(|item| [&base[..], &[item]].concat().join("::")));
+    }
+    paths
+}
+
+/// The longest beginning of a path that is a file.
+fn file_of(path: &str, files: &BTreeMap<String, String>) -> Option<String> {
+    let mut path = path.trim_end_matches("::");
+    while !files.contains_key(path) {
+        path = path.rsplit_once("::")?.0;
+    }
+    Some(path.to_owned())
+}
+
+/// Whether one of two modules is inside the other, or both are one.
+fn is_around(one: &str, other: &str) -> bool {
+    let inside = |inner: &str, outer: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    inside(one, other) || inside(other, one)
 }
 
 /// The X of each `crate::X` in a line.

@@ -2,21 +2,21 @@
 //! understood and is what we send; what we write we can read; and no bytes at all make a decoder panic.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use ipvsd::kernel::conntrack::{self, Entry};
+#[path = "wire/flows.rs"]
+mod flows;
+#[path = "wire/round_trips.rs"]
+mod round_trips;
+
 use ipvsd::kernel::ipvs::encode::Encoder;
 use ipvsd::kernel::ipvs::{self, DestinationEntry, Identity, Info, Timeouts, Tunnel, VirtualServerEntry};
 use ipvsd::kernel::netlink::decode::{Attribute, Received, attributes, messages, status};
-use ipvsd::kernel::netlink::{Batch, Message, family};
+use ipvsd::kernel::netlink::{Batch, Message};
 use ipvsd::kernel::{device, route};
-use ipvsd::model::netfilter::AddressPort;
 use ipvsd::model::{
-    DestinationKey, DestinationSpec, Family, Flow, Forwarding, Op, Persistence, Protocol, RouteSpec, SchedulerFlags,
+    DestinationKey, DestinationSpec, Family, Forwarding, Op, Persistence, Protocol, RouteSpec, SchedulerFlags,
     VirtualServerKey, VirtualServerSpec,
 };
 use netlink_packet_core::{NLMSG_DONE, NLMSG_ERROR};
-use proptest::collection::vec;
-use proptest::option;
-use proptest::prelude::*;
 use std::net::IpAddr;
 
 const FIXTURES: &str = include_str!("fixtures/netlink.txt");
@@ -33,7 +33,8 @@ fn recorded(name: &str) -> Vec<Vec<u8>> {
 }
 
 fn bytes(hex: &str) -> Vec<u8> {
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    let byte = |digits: &[u8]| u8::from_str_radix(str::from_utf8(digits).unwrap(), 16).unwrap();
+    hex.as_bytes().chunks(2).map(byte).collect()
 }
 
 /// The payloads of a recorded answer without its closing message.
@@ -346,200 +347,4 @@ fn only_our_routes_are_read_from_a_dump() {
     assert_eq!(found(Family::Ipv4, "routes of IPv4"), [(ip("10.96.0.2"), source)]);
     assert_eq!(found(Family::Ipv6, "routes of IPv6"), [(ip("fd00:96::1"), RouteSpec::default())]);
     assert_eq!(found(Family::Ipv6, "routes of IPv4"), [], "a kernel without IPv6 may answer so");
-}
-
-/// The flows recorded under a name.
-fn flows(name: &str) -> Vec<Flow> {
-    let datagrams = recorded(name);
-    let mut found: Vec<_> = payloads(&datagrams)
-        .into_iter()
-        .map(|payload| conntrack::decode::entry(payload).unwrap().unwrap())
-        .map(|entry| entry.flow)
-        .collect();
-    found.sort();
-    found
-}
-
-/// What the recorder made: the frontend's protocol and port, and the client's port.
-fn recorded_flow((protocol, port, client): (Protocol, u16, u16), [vip, real, from]: [&str; 3]) -> Flow {
-    Flow {
-        client: (ip(from), client).into(),
-        frontend: AddressPort { address: ip(vip), protocol, port },
-        destination: destination(real, port + 1),
-    }
-}
-
-#[test]
-fn the_kernel_sends_the_flows_that_were_asked_for_and_they_are_understood() {
-    let dns = (Protocol::Udp, 53, 4000);
-    let all = [dns, (Protocol::Udp, 54, 4001), (Protocol::Sctp, 99, 4002)];
-    let four = |flow| recorded_flow(flow, ["10.96.0.2", "10.1.0.1", "10.244.0.1"]);
-    let six = |flow| recorded_flow(flow, ["fd00:96::2", "fd00:1::1", "fd00:244::1"]);
-    assert_eq!(flows("flows of IPv4"), all.map(four));
-    assert_eq!(flows("flows of IPv6"), all.map(six));
-    assert_eq!(flows("flows of SCTP"), [four(all[2])]);
-    assert_eq!(flows("flows to 10.96.0.2:53"), [four(dns)]);
-}
-
-#[test]
-fn a_request_to_forget_a_flow_names_it_in_full() {
-    for name in ["flows to 10.96.0.2:53", "flows of IPv6"] {
-        let datagrams = recorded(name);
-        let payload = payloads(&datagrams)[0];
-        let mut batch = Batch::new(1);
-        conntrack::encode::delete(&mut batch, conntrack::decode::entry(payload).unwrap().unwrap());
-        let sent = only(batch.bytes());
-        assert_eq!((sent.kind, sent.payload[0]), (0x102, payload[0]));
-        let (sent, told) = (attributes_of(&sent.payload[4..]), attributes_of(&payload[4..]));
-        // CTA_TUPLE_ORIG
-        let tuple = |all: &[Attribute<'_>]| all.iter().find(|one| one.kind == 1).unwrap().value.to_vec();
-        let leaves = |bytes: &[u8]| -> Vec<_> {
-            let parts = attributes_of(bytes);
-            let leaf = |part: &Attribute<'_>| {
-                attributes_of(part.value).into_iter().map(|one| (one.kind, one.value.to_vec())).collect::<Vec<_>>()
-            };
-            parts.iter().map(leaf).collect()
-        };
-        assert_eq!(leaves(&tuple(&sent)), leaves(&tuple(&told)), "as the kernel told it");
-        // CTA_ID
-        assert_eq!(sent[1], *told.iter().find(|one| one.kind == 12).unwrap());
-        assert_eq!(sent.len(), 2);
-    }
-}
-
-fn any_flow() -> impl Strategy<Value = Flow> {
-    let ends = prop_oneof![
-        any::<[std::net::Ipv4Addr; 3]>().prop_map(|ends| ends.map(IpAddr::from)),
-        any::<[std::net::Ipv6Addr; 3]>().prop_map(|ends| ends.map(IpAddr::from)),
-    ];
-    let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)];
-    (ends, any::<[u16; 3]>(), protocol).prop_map(|([client, vip, real], ports, protocol)| Flow {
-        client: (client, ports[0]).into(),
-        frontend: AddressPort { address: vip, protocol, port: ports[1] },
-        destination: DestinationKey { address: real, port: ports[2] },
-    })
-}
-
-fn any_key() -> impl Strategy<Value = VirtualServerKey> {
-    let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)];
-    let family = prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)];
-    prop_oneof![
-        3 => (any::<IpAddr>(), any::<u16>(), protocol).prop_map(|(address, port, protocol)| {
-            VirtualServerKey::new(address, port, protocol)
-        }),
-        1 => (1..=u32::MAX, family).prop_map(|(mark, family)| VirtualServerKey::Mark { mark, family }),
-    ]
-}
-
-fn any_server() -> impl Strategy<Value = (VirtualServerKey, VirtualServerSpec)> {
-    let flags = (0..1_u32 << 14).prop_map(|bits| SchedulerFlags(bits << 2));
-    (any_key(), "[a-z]{1,15}", flags, option::of((any::<u32>(), 0..=128_u8))).prop_map(
-        |(key, scheduler, flags, persistence)| {
-            let persistence =
-                persistence.map(|(timeout, prefix)| Persistence { timeout, prefix: prefix.min(key.family().bits()) });
-            (key, VirtualServerSpec { scheduler: scheduler.parse().unwrap(), flags, persistence })
-        },
-    )
-}
-
-fn any_destination() -> impl Strategy<Value = (DestinationKey, DestinationSpec)> {
-    let forwarding = prop_oneof![
-        Just(Forwarding::Masquerade),
-        Just(Forwarding::Local),
-        Just(Forwarding::Tunnel),
-        Just(Forwarding::DirectRouting),
-        Just(Forwarding::Bypass),
-    ];
-    (any::<(IpAddr, u16)>(), forwarding, any::<(u32, u32, u32)>()).prop_map(
-        |((address, port), forwarding, (weight, upper_threshold, lower_threshold))| {
-            let spec = DestinationSpec { weight, forwarding, upper_threshold, lower_threshold };
-            (DestinationKey { address, port }, spec)
-        },
-    )
-}
-
-/// Every decoder there is.
-fn decode_everything(bytes: &[u8]) {
-    let _ = (status(bytes), ipvs::decode::info(bytes), ipvs::decode::service(bytes), family::number(bytes));
-    let _ = (ipvs::decode::timeouts(bytes), device::decode_link(bytes), conntrack::decode::entry(bytes));
-    let _ = ipvs::sync::daemon(bytes);
-    for family in [Family::Ipv4, Family::Ipv6] {
-        let _ = (ipvs::decode::destination(bytes, family), route::decode(bytes, family));
-        let _ = device::decode_address(bytes, (family, 7));
-    }
-    for message in messages(bytes).filter_map(Result::ok).filter(|message| message.payload.len() < bytes.len()) {
-        decode_everything(message.payload);
-    }
-    attributes(bytes).for_each(drop);
-}
-
-/// A datagram out of the fixtures.
-fn any_recorded() -> impl Strategy<Value = Vec<u8>> {
-    let all: Vec<Vec<u8>> = FIXTURES.lines().map(|line| bytes(line.split_once(" = ").unwrap().1)).collect();
-    proptest::sample::select(all)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
-
-    #[test]
-    fn a_service_is_read_as_it_was_written((key, spec) in any_server()) {
-        let mut batch = Batch::new(1);
-        ENCODER.operation(&mut batch, &Op::AddVirtualServer(key, spec));
-        let read = ipvs::decode::service(only(batch.bytes()).payload).unwrap();
-        prop_assert_eq!((read.identity.key(), read.spec(), read.is_ours()), (Some(key), Ok(spec), true));
-    }
-
-    #[test]
-    fn a_destination_is_read_as_it_was_written(key in any_key(), (real, spec) in any_destination()) {
-        let mut batch = Batch::new(1);
-        ENCODER.operation(&mut batch, &Op::AddDestination(key, real, spec));
-        let read = ipvs::decode::destination(only(batch.bytes()).payload, key.family()).unwrap();
-        prop_assert_eq!((read.key, read.spec()), (real, Ok(spec)));
-    }
-
-    #[test]
-    fn a_route_is_read_as_it_was_written(vip: IpAddr, with_source: bool) {
-        let spec = RouteSpec { preferred_source: with_source.then_some(vip) };
-        let mut batch = Batch::new(1);
-        route::operation(&mut batch, &Op::AddRoute(vip, spec));
-        let read = route::decode(only(batch.bytes()).payload, Family::of(vip)).unwrap();
-        prop_assert_eq!(read, Some((vip, spec)));
-    }
-
-    /// A request to delete names one direction; with another direction beside it, it is as an entry is told.
-    #[test]
-    fn a_flow_is_read_as_it_was_written(flow in any_flow(), id: [u8; 4]) {
-        let answers = Flow {
-            client: (flow.destination.address, flow.destination.port).into(),
-            frontend: AddressPort { address: flow.client.ip(), port: flow.client.port(), ..flow.frontend },
-            ..flow
-        };
-        let [original, mut reply] = [flow, answers].map(|flow| {
-            let mut batch = Batch::new(1);
-            conntrack::encode::delete(&mut batch, Entry { flow, id });
-            only(batch.bytes()).payload.to_vec()
-        });
-        // CTA_TUPLE_REPLY
-        reply[6] = 2;
-        let whole = [&original[..], &reply[4..]].concat();
-        prop_assert_eq!(conntrack::decode::entry(&whole), Ok(Some(Entry { flow, id })));
-        prop_assert_eq!(conntrack::decode::entry(&original), Ok(None));
-    }
-
-    #[test]
-    fn no_bytes_make_a_decoder_panic(bytes in vec(any::<u8>(), 0..200)) {
-        decode_everything(&bytes);
-    }
-
-    #[test]
-    fn no_broken_answer_makes_a_decoder_panic(
-        mut bytes in any_recorded(),
-        broken in vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
-        length: prop::sample::Index,
-    ) {
-        broken.iter().for_each(|(at, value)| *at.get_mut(&mut bytes) = *value);
-        decode_everything(&bytes);
-        decode_everything(&bytes[..length.index(bytes.len())]);
-    }
 }

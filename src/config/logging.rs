@@ -1,8 +1,8 @@
 //! What is logged: kube-proxy's verbosity, checked, and as the filter of our own log.
 
+use super::checks::Checks;
 use super::kube_proxy::gates::FeatureGates;
 use super::kube_proxy::logging::{LoggingConfiguration, OutputRouting, VmoduleItem};
-use super::resolve::Checks;
 use std::fmt::Write;
 use std::iter;
 use tracing::level_filters::LevelFilter;

@@ -5,6 +5,7 @@
 //! the two files are read.
 
 pub mod address;
+mod checks;
 pub mod families;
 pub mod kube_proxy;
 pub mod logging;

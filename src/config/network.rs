@@ -1,8 +1,8 @@
 //! What is decided about the node's own network: node ports, masquerading, and which pods are this node's.
 
 use super::address;
+use super::checks::Checks;
 use super::kube_proxy::v1alpha1::KubeProxyConfiguration;
-use super::resolve::Checks;
 use crate::desired::{self, NetfilterSettings, NodePortAddresses};
 use crate::model::Family;
 use crate::model::netfilter::{Balancing, DeviceName, MasqueradeBit};

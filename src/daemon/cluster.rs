@@ -1,7 +1,7 @@
 //! The cluster as a source of a running daemon: followed on a task of its own, which ends with this value.
 
-use super::trouble::Trouble;
-use super::wheel::News;
+use super::message::News;
+use super::trouble::{STAYS, Trouble};
 use crate::config::{Cluster as Connection, Config};
 use crate::metrics::{ApiRequest, Metrics};
 use crate::source::kube::{
@@ -34,7 +34,7 @@ impl Cluster {
             // Whoever does not listen any more has dropped this task too.
             kube::follow(settings, |told| _ = sender.send(told)).await
         });
-        let trouble = |kind: Kind| (kind, Trouble::with(kind.name(), super::watch::STAYS));
+        let trouble = |kind: Kind| (kind, Trouble::with(kind.name(), STAYS));
         Self { told, task: task.abort_handle(), troubles: Kind::ALL.into_iter().map(trouble).collect() }
     }
 

@@ -1,11 +1,10 @@
 //! The inspection socket: has the reconciler's thread answer what is asked there, and sees to it that one ipvsd alone is at
 //! work in a network namespace, whose sign is the socket's name.
 
+use super::message::{Asked, Message};
 use super::service_manager::tell_status;
 use super::socket_file::listen_at;
-use super::wheel::Message;
 use super::{Ended, runtime};
-use crate::inspect::{Answer, Question};
 use crate::server::{
     Ask, ClaimError, Handler, INSPECTION_NAME, LogFilter, OtherDaemon, Unanswered, claim, inspection, serve_inspection,
 };
@@ -33,15 +32,6 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// Between two looks whether another ipvsd has ended.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// A question, and where its answer goes; none where there is no such Service.
-#[derive(Debug)]
-pub struct Asked {
-    /// What is asked.
-    pub question: Question,
-    /// Closed when nobody waits any more.
-    pub reply: oneshot::Sender<Option<Answer>>,
-}
 
 /// Serves the socket on a thread of its own as long as the process lives, so that it answers whatever else goes on.
 /// Nothing of the kernel may be changed before, and nothing after, another daemon was found. Somebody else who has the

@@ -1,9 +1,10 @@
 //! The short lives of the daemon's parts: one pass (`run --once`), a preview (`diff`), preparing the node (`--init-only`)
 //! and a clean-up.
 
+use super::message::Message;
 use super::runtime;
 use super::watch::{Listener, Sources};
-use super::wheel::{Message, Wheel};
+use super::wheel::Wheel;
 use super::{balancer, inspection, node};
 use crate::config::{Config, Mode};
 use crate::desired::{Moment, Settings};

@@ -1,6 +1,6 @@
 //! What the reconciler's thread tells those who look from outside: metrics, health, and the health checks of Services.
 
-use super::wheel::News;
+use super::message::News;
 use crate::desired::{HealthCheck, Locals, Traffic};
 use crate::health::SharedHealth;
 use crate::metrics::{Metrics, Pass, TrafficPolicy};

@@ -77,7 +77,7 @@ fn with(what: ServiceMetrics, ask: Ask, metrics: &Arc<Metrics>, read: Read) -> s
 }
 
 fn read(what: ServiceMetrics) -> Result<Vec<Entry>, Failure> {
-    let mut ipvs = Ipvs::open(false)?;
+    let mut ipvs = Ipvs::open_as_is()?;
     let table = if what.destinations { ipvs.table() } else { ipvs.table_without_destinations() };
     Ok(table?.virtual_servers)
 }

@@ -4,6 +4,9 @@ use crate::state::OneLine;
 use std::error::Error;
 use tracing::{info, warn};
 
+/// What trouble with reading a source means.
+pub const STAYS: &str = "what it said before stays in force";
+
 /// The trouble with reading something.
 #[derive(Debug)]
 pub struct Trouble {

@@ -1,8 +1,8 @@
 //! The sources of a running daemon: reads them when they change and sends what is news to the wheel.
 
 use super::cluster::{self, Cluster};
-use super::trouble::Trouble;
-use super::wheel::{Message, News};
+use super::message::{Message, News};
+use super::trouble::{STAYS, Trouble};
 use crate::config::{Config, Input};
 use crate::metrics::Metrics;
 use crate::source::manifests::{self, Manifests, Watch};
@@ -14,9 +14,6 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 use tokio::select;
 use tokio::sync::oneshot;
-
-/// What trouble with reading a source means.
-pub const STAYS: &str = "what it said before stays in force";
 
 /// Everything a daemon listens to.
 #[derive(Debug)]

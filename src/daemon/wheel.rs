@@ -1,8 +1,8 @@
 //! The thread that owns the reconciler: takes messages, turns the wheel when a pass is due, keeps the journal.
 
-use super::inspection::Asked;
 use super::journal::Journal;
 use super::leftovers::Leftovers;
+use super::message::{Asked, Message, News};
 use super::service_manager::ServiceManager;
 use super::telemetry::Telemetry;
 use crate::desired::Moment;
@@ -10,37 +10,11 @@ use crate::inspect::{self, LastPass, Subject};
 use crate::kernel::{Kernel, program, sysctl};
 use crate::model::{Family, Op};
 use crate::reconcile::{Reconciler, Report};
-use crate::state::{Change, Node, Problem};
+use crate::state::{Change, Problem};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tracing::info;
-
-/// What the wheel is told.
-#[derive(Debug)]
-pub enum Message {
-    /// The input changed. The first of these has all of it.
-    News(News),
-    /// The node's facts.
-    Node(Node),
-    /// Somebody asks why.
-    Question(Asked),
-    /// End after what came before this.
-    Stop,
-}
-
-/// What is different in the input.
-#[derive(Debug)]
-pub struct News {
-    /// In the order in which they are to be applied.
-    pub changes: Vec<Change>,
-    /// Everything that is wrong with the input now, if that may have changed.
-    pub problems: Option<Vec<Problem>>,
-    /// When it came.
-    pub received: Instant,
-    /// When the causes of it happened, as far as EndpointSlices tell.
-    pub triggers: Vec<SystemTime>,
-}
 
 /// The reconciler with a clock and a journal.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ pub enum NodePortAddresses {
 
 impl NodePortAddresses {
     /// Whether every address of a family is chosen, whichever addresses there are.
-    pub fn is_all_of(&self, family: Family) -> bool {
+    fn is_all_of(&self, family: Family) -> bool {
         match self {
             Self::Any => true,
             Self::Within(ranges) => {

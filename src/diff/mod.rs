@@ -77,14 +77,18 @@ impl Steps {
         self.ops.push(Op::ResizeSet(key, capacity));
     }
 
-    /// Removes the rules of a family, whether they are whole or not.
-    pub fn remove_rules(&mut self, family: Family) {
-        self.ops.push(Op::RemoveRules(family));
-    }
-
     /// Compares the rules of a family.
     pub fn rules(&mut self, family: Family, wanted: Option<&RuleSettings>, found: Option<&RuleSettings>) {
         self.ops.extend(netfilter::rules(family, wanted, found));
+    }
+
+    /// Compares the rules of a family with all that was found: perhaps they are not whole, but in the way of removing sets.
+    pub fn rules_in(&mut self, family: Family, wanted: Option<&RuleSettings>, found: &Model) {
+        if wanted.is_none() && found.has_sets_of_ours(family) {
+            self.ops.push(Op::RemoveRules(family));
+        } else {
+            self.rules(family, wanted, found.rules.get(&family));
+        }
     }
 
     /// Compares the way from 127.0.0.1, which is wanted whole or not at all.

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn no_time_is_too_late() {
+    fn no_time_makes_it_panic() {
         rfc3339(Duration::MAX).to_string();
     }
 }

@@ -1,136 +1,21 @@
 //! Whether a node is fit for balancing, and what to do where it is not. Decides by [`Facts`]; who reads them is the caller.
 
-use super::Status;
-use crate::kernel::Observation;
+mod daemon;
+mod facts;
+mod finding;
+mod kernel;
+
 use crate::kernel::node_setup::Difference;
-use crate::model::netfilter::{Member, SetKey, SetKind};
-use crate::model::{Family, VirtualServerKey};
-use crate::state::Node;
-use serde::Serialize;
-use std::collections::BTreeSet;
-use std::fmt;
-use std::net::IpAddr;
-
-/// What there is to know of a node.
-#[derive(Debug)]
-pub struct Facts {
-    /// Whether this process may program the network.
-    pub may_program: bool,
-    /// What balances.
-    pub mode: Mode,
-    /// Modules that balancing needs, each with whether it is there.
-    pub modules: Vec<(String, Module)>,
-    /// What should be set and is not; a sentence where that cannot be known.
-    pub settings: Result<Vec<Difference>, String>,
-    /// What the kernel holds; a sentence where it cannot be read.
-    pub kernel: Result<Observation, String>,
-    /// The node's addresses.
-    pub node: Node,
-    /// Whether IPv6 is forwarded.
-    pub forwards_ipv6: bool,
-    /// Devices that drop what comes by another way than answers would go (`rp_filter` 1).
-    pub strict_devices: Vec<String>,
-    /// Rules in each back end of iptables that is in use: its name, how many, and whether kube-proxy's iptables mode made
-    /// some of them; none where they cannot be read.
-    pub iptables: Vec<(&'static str, Option<(usize, bool)>)>,
-    /// Processes called kube-proxy in this network namespace that are not the daemon which answers.
-    pub kube_proxies: Vec<u32>,
-    /// Connections that netfilter tracks, and how many it may.
-    pub connections: Option<(u64, u64)>,
-    /// What the daemon says; a sentence where it does not.
-    pub daemon: Result<Daemon, String>,
-}
-
-/// What balances on a node, or would.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// IPVS.
-    Ipvs,
-    /// Netfilter's rules, as asked.
-    Iptables,
-    /// Netfilter's rules in place of IPVS; why.
-    Fallback(String),
-    /// Nothing, as there is no IPVS and rules are not allowed in its place; why.
-    Nothing(String),
-}
-
-/// Whether a module is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Module {
-    /// It is.
-    Loaded,
-    /// It is not, and can be.
-    Loadable,
-    /// It is not, and modprobe does not find it; it may be a part of the kernel.
-    Missing,
-}
-
-/// What is known of a daemon.
-#[derive(Debug)]
-pub struct Daemon {
-    /// As it says.
-    pub status: Status,
-    /// How many operations would bring the kernel to what it wants; none if that cannot be known.
-    pub differences: Option<usize>,
-}
-
-/// A line of the check.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// What was looked at.
-    pub subject: &'static str,
-    /// How it is.
-    pub level: Level,
-    /// What was found.
-    pub message: String,
-    /// What to do; nothing where all is well.
-    pub advice: Option<String>,
-}
-
-/// How something is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// As it should be.
-    Ok,
-    /// It may be on purpose, or hurts some.
-    Warning,
-    /// Balancing does not work as it should.
-    Bad,
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Bad => "bad",
-        })
-    }
-}
-
-impl Finding {
-    fn ok(subject: &'static str, message: impl Into<String>) -> Self {
-        Self { subject, level: Level::Ok, message: message.into(), advice: None }
-    }
-
-    fn warning(subject: &'static str, message: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { subject, level: Level::Warning, message: message.into(), advice: Some(advice.into()) }
-    }
-
-    fn bad(subject: &'static str, message: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { level: Level::Bad, ..Self::warning(subject, message, advice) }
-    }
-}
+pub use facts::{Daemon, Facts, Mode, Module};
+pub use finding::{Finding, Level};
 
 /// What is to be said of a node, subject by subject.
 pub fn findings(facts: &Facts) -> Vec<Finding> {
     let mut found = vec![rights(facts), mode(facts)];
     found.extend(modules(facts));
     found.extend(settings(facts));
-    found.extend(daemon(facts));
-    found.extend(virtual_servers(facts));
-    found.extend(addresses(facts));
+    found.extend(daemon::findings(facts));
+    found.extend(kernel::findings(facts));
     found.extend(kube_proxy(facts));
     found.push(iptables(facts));
     found.extend(paths(facts));
@@ -196,105 +81,6 @@ fn settings(facts: &Facts) -> Vec<Finding> {
     }
 }
 
-fn daemon(facts: &Facts) -> Vec<Finding> {
-    let Daemon { status, differences } = match &facts.daemon {
-        Ok(daemon) => daemon,
-        Err(why) => {
-            return vec![Finding::warning(
-                "daemon",
-                why,
-                "it must run, and root may ask; what is in the kernel balances",
-            )];
-        }
-    };
-    let mut found = Vec::new();
-    let pass = status.last_pass.as_ref();
-    match pass.and_then(|pass| pass.unread.as_ref()) {
-        _ if !status.informed => {
-            let advice = "look at its log: the cluster or the directory cannot be read";
-            found.push(Finding::bad("daemon", "it does not know yet what it should do", advice));
-        }
-        Some(error) => found.push(Finding::bad("daemon", format!("it cannot read the kernel: {error}"), "see its log")),
-        None => found.push(Finding::ok("daemon", summary(status))),
-    }
-    let failures = pass.into_iter().flat_map(|pass| &pass.failures);
-    found.extend(failures.map(|failure| Finding::bad("daemon", failure, "it tries again; see its log")));
-    let advice = "correct the object; `ipvsd explain NAMESPACE/SERVICE` shows what is instead";
-    found.extend(status.problems.iter().map(|problem| Finding::warning("problem", problem, advice)));
-    if status.inherited > 0 {
-        let message = format!("{} virtual servers stand only because some input cannot be read", status.inherited);
-        found.push(Finding::warning("daemon", message, "see the problems, or the log if there are none"));
-    }
-    match differences {
-        Some(0) => found.push(Finding::ok("differences", "the kernel holds what the daemon wants")),
-        Some(count) => {
-            let message = format!("the kernel differs by {count} operations from what the daemon wants");
-            found.push(Finding::bad("differences", message, "`ipvsd diff` shows them; who else programs this node?"));
-        }
-        None => {}
-    }
-    found
-}
-
-fn summary(status: &Status) -> String {
-    let ago = status.last_pass.as_ref().map_or(String::new(), |pass| {
-        format!(", the last pass {} s ago took {} ms", pass.seconds_ago, pass.milliseconds)
-    });
-    let Status { version, services, virtual_servers, draining, .. } = status;
-    format!(
-        "ipvsd {version} has {services} Services and {virtual_servers} virtual servers, {draining} destinations drain{ago}"
-    )
-}
-
-fn virtual_servers(facts: &Facts) -> Vec<Finding> {
-    let kernel = match &facts.kernel {
-        Ok(kernel) => kernel,
-        Err(error) => return vec![Finding::bad("kernel", error, "see mode and rights")],
-    };
-    let ours = &kernel.model.virtual_servers;
-    let refusing = ours.values().filter(|server| server.destinations.values().all(|spec| spec.weight == 0)).count();
-    let message =
-        format!("{} virtual servers of ipvsd, of which {refusing} have nowhere to send connections", ours.len());
-    let mut found = vec![Finding::ok("kernel", message)];
-    if !kernel.foreign.is_empty() {
-        let names: Vec<_> = kernel.foreign.iter().take(5).map(VirtualServerKey::to_string).collect();
-        let message = format!("{} virtual servers that ipvsd did not make: {}", kernel.foreign.len(), names.join(", "));
-        found.push(Finding::warning(
-            "foreign",
-            message,
-            "they are left alone; `ipvsd list --json` shows whose is whose",
-        ));
-    }
-    if ours.keys().any(|key| key.family() == Family::Ipv6) && !facts.forwards_ipv6 {
-        let message = "IPv6 virtual servers reach no other node: net.ipv6.conf.all.forwarding is not 1";
-        found.push(Finding::bad("forwarding", message, "set it, after reading docs/decisions.md on IPv6 forwarding"));
-    }
-    found
-}
-
-/// VIPs that are on a device of the node too: ports of the node are taken away, or the VIP is answered for twice.
-fn addresses(facts: &Facts) -> Vec<Finding> {
-    let Ok(kernel) = &facts.kernel else { return Vec::new() };
-    let on_device = |kind: SetKind| -> BTreeSet<IpAddr> {
-        let sets = [Family::Ipv4, Family::Ipv6].map(|family| SetKey { kind, family });
-        let members = sets.into_iter().filter_map(|key| kernel.model.sets.get(&key)).flat_map(|set| set.members.keys());
-        let address = |member: &Member| if let Member::AddressPort(at) = member { Some(at.address) } else { None };
-        members.filter_map(address).filter(|address| facts.node.addresses.contains(address)).collect()
-    };
-    let cluster_ip = |address: &IpAddr| {
-        let message = format!("the cluster IP {address} is also on a device of this node");
-        Finding::bad("addresses", message, "take it off the device: the network of Services must be nobody's")
-    };
-    let external = |address: &IpAddr| {
-        let message = format!("{address} is an address of this node and an external or load-balancer IP of a Service");
-        let advice = "at that Service's ports nothing else of the node can be reached; is that what was meant?";
-        Finding::warning("addresses", message, advice)
-    };
-    let outside = [SetKind::ExternalIp, SetKind::ExternalIpLocal, SetKind::LoadBalancer];
-    let outside: BTreeSet<IpAddr> = outside.into_iter().flat_map(on_device).collect();
-    on_device(SetKind::ClusterIp).iter().map(cluster_ip).chain(outside.iter().map(external)).collect()
-}
-
 fn kube_proxy(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     for process in &facts.kube_proxies {
@@ -358,10 +144,17 @@ fn connections(facts: &Facts) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inspect::Status;
     use crate::inspect::status::{NodeForm, PassForm};
+    use crate::kernel::Observation;
     use crate::kernel::sysctl::Setting;
-    use crate::model::netfilter::{AddressPort, Set};
-    use crate::model::{Protocol, SchedulerFlags, SchedulerName, VirtualServer, VirtualServerSpec};
+    use crate::model::netfilter::{AddressPort, Member, Set, SetKey, SetKind};
+    use crate::model::{
+        Family, Protocol, SchedulerFlags, SchedulerName, VirtualServer, VirtualServerKey, VirtualServerSpec,
+    };
+    use crate::state::Node;
+    use std::collections::BTreeSet;
+    use std::net::IpAddr;
 
     fn status() -> Status {
         let pass = PassForm { seconds_ago: 3, milliseconds: 12, failures: vec![], unread: None };

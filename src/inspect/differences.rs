@@ -104,8 +104,7 @@ fn compare_netfilter(
 ) {
     let found = &found.model;
     let settings = wanted.model.rules.get(&family);
-    // Where this one is not, sets are kube-proxy's.
-    let is_ours = found.sets.contains_key(&SetKey { kind: SetKind::ShortCircuit, family });
+    let is_ours = found.has_sets_of_ours(family);
     for key in SetKey::all().filter(|key| key.family == family) {
         let there = found.sets.get(&key);
         match settings {
@@ -113,11 +112,7 @@ fn compare_netfilter(
             None => steps.set(key, None, there.filter(|_| is_ours)),
         }
     }
-    if settings.is_none() && is_ours {
-        steps.remove_rules(family);
-    } else {
-        steps.rules(family, settings, found.rules.get(&family));
-    }
+    steps.rules_in(family, settings, found);
 }
 
 fn set(wanted: &Wanted, key: SetKey, (found, vips): (Option<&Set>, &BTreeSet<IpAddr>)) -> Set {
@@ -130,7 +125,5 @@ fn set(wanted: &Wanted, key: SetKey, (found, vips): (Option<&Set>, &BTreeSet<IpA
             members.entry(*member).or_insert(*mark);
         }
     }
-    let mut set = Set::with(key.kind, members);
-    set.capacity = set.capacity.max(found.map_or(set.capacity, |found| found.capacity));
-    set
+    Set::with(key.kind, members).no_smaller_than(found)
 }

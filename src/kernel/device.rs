@@ -3,7 +3,7 @@
 //! The whole device goes at once, never an address: the kernel walks all routes for each IPv6 address that is deleted.
 
 use super::netlink::decode::{attributes, text_of, u32_of};
-use super::netlink::{Batch, Malformed};
+use super::netlink::{Batch, Malformed, address_family};
 use crate::model::{Family, KUBE_PROXY_DEVICE};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -42,7 +42,7 @@ pub fn removal(batch: &mut Batch) {
 pub fn addresses(batch: &mut Batch, flags: u16, (family, device): (Family, u32)) {
     batch.push(GET_ADDRESS, flags, |message| {
         let [a, b, c, d] = device.to_ne_bytes();
-        message.raw(&[family_number(family), 0, 0, 0, a, b, c, d]);
+        message.raw(&[address_family::number(family), 0, 0, 0, a, b, c, d]);
     });
 }
 
@@ -69,7 +69,7 @@ pub fn decode_link(payload: &[u8]) -> Result<Option<u32>, Malformed> {
 pub fn decode_address(payload: &[u8], (family, device): (Family, u32)) -> Result<Option<IpAddr>, Malformed> {
     let index = u32_of(payload.get(INDEX..).unwrap_or_default())?;
     // A kernel without IPv6 answers a question for IPv6 with the addresses of every family.
-    if index != device || payload.first() != Some(&family_number(family)) {
+    if index != device || payload.first() != Some(&address_family::number(family)) {
         return Ok(None);
     }
     for attribute in attributes(payload.get(ADDRESS_HEADER..).unwrap_or_default()) {
@@ -105,14 +105,6 @@ fn ip(bytes: &[u8]) -> Result<IpAddr, Malformed> {
     }
     let octets = <[u8; 16]>::try_from(bytes).map_err(|_| Malformed::new("an address of impossible length"))?;
     Ok(Ipv6Addr::from(octets).into())
-}
-
-/// `AF_INET` and `AF_INET6` (linux/socket.h).
-fn family_number(family: Family) -> u8 {
-    match family {
-        Family::Ipv4 => 2,
-        Family::Ipv6 => 10,
-    }
 }
 
 #[cfg(test)]

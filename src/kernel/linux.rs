@@ -55,7 +55,7 @@ impl Linux {
     /// # Errors
     /// IPVS or the permission to use it is missing.
     pub fn open() -> Result<Self, OpenError> {
-        Self::with_ipvs(true)
+        Self::with_ipvs(Ipvs::open()?)
     }
 
     /// The same without loading anything: where the module is missing, it is missing.
@@ -63,7 +63,7 @@ impl Linux {
     /// # Errors
     /// IPVS or the permission to use it is missing.
     pub fn open_as_is() -> Result<Self, OpenError> {
-        Self::with_ipvs(false)
+        Self::with_ipvs(Ipvs::open_as_is()?)
     }
 
     /// Opens the kernel with netfilter's rules as what balances.
@@ -92,8 +92,7 @@ impl Linux {
         }
     }
 
-    fn with_ipvs(loads: bool) -> Result<Self, OpenError> {
-        let ipvs = Ipvs::open(loads)?;
+    fn with_ipvs(ipvs: Ipvs) -> Result<Self, OpenError> {
         let route = Socket::open(NlFamily::Route, RECEIVE_BUFFER)?;
         Ok(Self { ipvs: Some(ipvs), route, conntrack: Conntrack::open(), netfilter: None, device_loan: Weak::new() })
     }

@@ -3,7 +3,7 @@
 
 use super::Errno;
 use super::netlink::socket::RECEIVE_BUFFER;
-use super::netlink::{Answer, Batch, Counters, Socket};
+use super::netlink::{Answer, Batch, Counters, Socket, address_family};
 use crate::model::Family;
 use neli::consts::socket::NlFamily;
 use netlink_packet_core::NLM_F_ACK;
@@ -74,7 +74,7 @@ fn request(batch: &mut Batch, (command, flags): (u16, u16), (name, family): (&st
     let kind = u16::from_be_bytes([SUBSYSTEM, 0]) | command;
     let zero_terminated = [name.as_bytes(), &[0]].concat();
     batch.push(kind, flags, |message| {
-        message.raw(&header(family_number(family), 0));
+        message.raw(&header(address_family::number(family), 0));
         message.attribute(NAME, &zero_terminated);
     });
 }
@@ -86,14 +86,6 @@ fn boundary(batch: &mut Batch, kind: u16) {
 /// `struct nfgenmsg` (linux/netfilter/nfnetlink.h): family, version, and in network order what a transaction is for.
 fn header(family: u8, resource: u8) -> [u8; 4] {
     [family, 0, 0, resource]
-}
-
-/// `NFPROTO_IPV4` and `NFPROTO_IPV6` (linux/netfilter.h).
-fn family_number(family: Family) -> u8 {
-    match family {
-        Family::Ipv4 => 2,
-        Family::Ipv6 => 10,
-    }
 }
 
 #[cfg(test)]

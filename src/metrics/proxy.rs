@@ -1,10 +1,9 @@
 //! kube-proxy's own metrics, as far as they mean anything whatever balances.
 
-use super::register::{Named, counter, counters, gauge, gauges, histograms, real, whole};
+use super::register::{Named, counter, counters, gauge, gauges, histograms, real, sync_buckets, whole};
 use crate::model::Family;
 use prometheus::{
-    Error, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, Registry, exponential_buckets,
-    linear_buckets,
+    Error, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, Registry, linear_buckets,
 };
 
 /// Which of a Service's two traffic policies.
@@ -117,8 +116,7 @@ impl Changes {
 
 impl ByFamily {
     fn register(registry: &Registry) -> Result<Self, Error> {
-        // From 1 ms to 16 s, each twice the one before.
-        let sync = exponential_buckets(0.001, 2.0, 15)?;
+        let sync = sync_buckets()?;
         Ok(Self {
             duration: histograms(registry, DURATION, FAMILY, sync.clone())?,
             last_updated: gauges(registry, LAST_UPDATED, FAMILY)?,

@@ -3,6 +3,7 @@
 use prometheus::core::Collector;
 use prometheus::{
     Error, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
+    exponential_buckets,
 };
 
 type Result<T> = std::result::Result<T, Error>;
@@ -39,6 +40,12 @@ pub fn histogram(registry: &Registry, (name, help): Named, buckets: Vec<f64>) ->
 pub fn histograms(registry: &Registry, named: Named, labels: &[&str], buckets: Vec<f64>) -> Result<HistogramVec> {
     let (name, help) = named;
     registered(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?)
+}
+
+/// Upper bounds for how long the kernel's being programmed takes, as kube-proxy has them: from 1 ms to 16 s, each twice
+/// the one before.
+pub fn sync_buckets() -> Result<Vec<f64>> {
+    exponential_buckets(0.001, 2.0, 15)
 }
 
 /// A number of things, for a counter.

@@ -2,15 +2,13 @@
 //! that one.
 
 use super::Pass;
-use super::register::{Named, real};
+use super::register::{Named, real, sync_buckets};
 use crate::kernel::iptables::counts::{Counts, TABLES};
 use crate::kernel::nfacct::{INVALID, LOCALHOST, Packets};
 use crate::model::Family;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{
-    Error, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, exponential_buckets,
-};
+use prometheus::{Error, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -36,8 +34,7 @@ pub struct Rules {
 impl Rules {
     /// For these families, and registered nowhere.
     pub fn new(families: &[Family]) -> Result<Self, Error> {
-        // From 1 ms to 16 s, each twice the one before.
-        let buckets = exponential_buckets(0.001, 2.0, 15)?;
+        let buckets = sync_buckets()?;
         let duration = |(name, help): Named| {
             HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.clone()), &["ip_family"])
         };

@@ -20,7 +20,7 @@ use std::net::IpAddr;
 pub use flow::{Flow, Kept};
 pub use leftover::Leftover;
 pub use localhost::LocalhostPath;
-use netfilter::{RuleSettings, Set, SetKey};
+use netfilter::{RuleSettings, Set, SetKey, SetKind};
 pub use op::{Op, Phase};
 pub use virtual_server::{
     DestinationKey, DestinationSpec, Destinations, Family, Forwarding, InvalidScheduler, Persistence, Protocol,
@@ -57,6 +57,11 @@ impl Model {
     /// Whether kube-proxy made this address local.
     pub fn is_on_kube_proxy_device(&self, address: IpAddr) -> bool {
         self.kube_proxy_device.as_ref().is_some_and(|addresses| addresses.contains(&address))
+    }
+
+    /// Whether the sets of a family are ours, and not kube-proxy's, which has none for short circuits.
+    pub fn has_sets_of_ours(&self, family: Family) -> bool {
+        self.sets.contains_key(&SetKey { kind: SetKind::ShortCircuit, family })
     }
 }
 

@@ -6,6 +6,7 @@
 //! for is read in parts, between which changes have their turn.
 
 mod check;
+mod decide;
 mod flows;
 mod leftovers;
 mod localhost;
@@ -16,10 +17,7 @@ mod report;
 mod takeover;
 mod view;
 
-use crate::desired::drain::Occasion;
-use crate::desired::routes::{self, Standing};
 use crate::desired::{Drains, Inherited, Locals, Moment, Plan, Settings, untold_pods};
-use crate::diff::Steps;
 use crate::diff::flows::Suspects;
 use crate::kernel::{Cause, Kernel, Observation, ObserveError, Scope};
 use crate::model::{Family, Op, SchedulerName, VirtualServerKey};
@@ -27,11 +25,9 @@ use crate::state::{Change, ObjectRef, Origin, Problem, Service, State};
 use check::Check;
 use leftovers::{Clearing, Stages};
 use localhost::Localhost;
-use netfilter::Netfilter;
 use pace::{Intervals, Pace};
 use reading::Reading;
 pub use report::Report;
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -222,13 +218,6 @@ impl<K: Kernel> Reconciler<K> {
         }
     }
 
-    fn update_plan(&mut self) {
-        let dirty = self.state.take_dirty();
-        self.touched.append(&mut self.plan.update(&self.state, &self.settings, dirty));
-        let moved = self.state.take_moved();
-        self.touched.extend(moved.into_iter().flat_map(|address| self.plan.of_address(address)).map(|(key, _)| key));
-    }
-
     /// Decides and applies; once more if that showed that schedulers are missing, or the way from 127.0.0.1.
     fn settle(&mut self, reading: &Reading, now: Moment) -> Report {
         let is_whole = reading.is_whole();
@@ -276,97 +265,6 @@ impl<K: Kernel> Reconciler<K> {
             self.suspects.note(op, &self.found.model);
             // The kernel did what the picture has no place for: somebody else changed something too.
             report.surprised |= self.found.model.apply(op).is_err();
-        }
-    }
-
-    fn decide(&mut self, reading: &Reading, now: Moment) -> Vec<Op> {
-        self.update_plan();
-        let mut touched = std::mem::take(&mut self.touched);
-        match reading {
-            Reading::Nothing => {}
-            Reading::Some(keys, _) => touched.extend(keys),
-            Reading::All | Reading::Outline => {
-                touched.extend(self.plan.keys());
-                touched.extend(self.found.model.virtual_servers.keys());
-            }
-        }
-        touched.retain(|key| !self.found.foreign.contains(key));
-        let mut steps = Steps::default();
-        let (mut served, mut departed) = (BTreeSet::new(), Vec::new());
-        for key in &touched {
-            let found = self.found.model.virtual_servers.get(key);
-            let counted = match reading {
-                Reading::All => Some(&self.found.connections),
-                Reading::Some(keys, connections) if keys.contains(key) => Some(connections),
-                _ => None,
-            };
-            // Where rules balance nothing has to wait, whatever a Service says: connection tracking keeps connections.
-            let own = self.plan.drain_timeout(key).filter(|_| !self.settings.balances_by_nat());
-            let timeout = own.unwrap_or(self.options.drain_timeout);
-            let occasion = Occasion { now, timeout, linger: self.options.linger, counted };
-            let planned = self.plan.virtual_server(key);
-            let wanted = match &mut self.inherited {
-                Some(inherited) => inherited.complete(key, planned),
-                None => planned.map(Cow::Borrowed),
-            };
-            let kept = self.drains.keep(*key, (wanted.as_deref(), found), occasion);
-            served.extend(kept.as_ref().and_then(|_| key.address()));
-            steps.virtual_server(*key, kept.as_deref(), found);
-            if kept.is_none() {
-                departed.push(*key);
-            }
-        }
-        departed.iter().for_each(|key| self.plan.forget_drain_timeout(key));
-        let takes_over = self.options.takeover.is_on();
-        let localhost = Localhost::is_wanted(&self.settings, &self.state);
-        let settings = self.settings.netfilter.as_ref();
-        let netfilter = Netfilter { settings, state: &self.state, found: &self.found.model, takes_over };
-        let all = reading.is_whole();
-        netfilter.decide(&mut self.plan, (all, localhost && self.localhost.is_usable()), &mut steps);
-        self.decide_routes(reading, (&touched, &served), &mut steps);
-        if all {
-            // While some Service cannot be read, its node ports cannot be recognised.
-            let stays = self.state.is_in_doubt() || takeover::others_need_device(&self.found);
-            steps.kube_proxy_device(stays, self.found.model.kube_proxy_device.is_some());
-            let is_replaced = |family| !self.state.is_in_doubt() && netfilter.replaces_kube_proxy(family);
-            self.clearing.decide(&self.found.model, is_replaced, &mut steps);
-            if !localhost || self.localhost.is_tried(now) {
-                steps.localhost_path(localhost, self.found.model.localhost_path);
-            }
-        }
-        steps.into_ops()
-    }
-
-    /// Compares the routes of the addresses touched. `served` has those on which a touched virtual server stays.
-    fn decide_routes(
-        &self,
-        reading: &Reading,
-        (touched, served): (&BTreeSet<VirtualServerKey>, &BTreeSet<IpAddr>),
-        steps: &mut Steps,
-    ) {
-        let found = &self.found.model;
-        let takes_over = self.options.takeover.is_on();
-        let settings = self.settings.netfilter.as_ref();
-        let netfilter = Netfilter { settings, state: &self.state, found, takes_over };
-        let mut addresses: BTreeSet<IpAddr> = touched.iter().filter_map(VirtualServerKey::address).collect();
-        if reading.is_whole() {
-            addresses.extend(found.routes.keys());
-            addresses.extend(netfilter.found_vips());
-        }
-        for address in addresses {
-            let of_address = VirtualServerKey::first_of(address)..=VirtualServerKey::last_of(address);
-            let mut untouched = found.virtual_servers.range(of_address).filter(|(key, _)| !touched.contains(key));
-            let route = found.routes.get(&address);
-            let standing = Standing {
-                is_served: served.contains(&address) || untouched.next().is_some(),
-                is_vip: route.is_some()
-                    || self.plan.serves(address..=address)
-                    || found.is_on_kube_proxy_device(address),
-                is_elsewhere: self.view().is_elsewhere(address),
-            };
-            let wanted = routes::route(address, standing, self.state.node());
-            steps.route(address, wanted.as_ref(), route);
-            netfilter.vip(address, wanted.is_some(), steps);
         }
     }
 

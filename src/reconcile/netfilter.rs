@@ -1,14 +1,14 @@
 //! Netfilter's part of a pass: rules as the settings say, sets as the Services say, each compared as a whole when
 //! everything was read, and member by member in between.
 
+use crate::desired::NetfilterSettings;
 use crate::desired::netfilter::claims::Place;
 use crate::desired::netfilter::{Claims, rules};
-use crate::desired::{NetfilterSettings, Plan};
 use crate::diff::Steps;
-use crate::model::netfilter::{Capacity, Mark, Member, RuleSettings, Set, SetKey, SetKind};
+use crate::model::netfilter::{Capacity, Mark, Member, Set, SetKey, SetKind};
 use crate::model::{Family, Model};
 use crate::state::State;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// What is wanted, and what was found.
@@ -21,25 +21,29 @@ pub struct Netfilter<'a> {
     pub found: &'a Model,
     /// Whether what kube-proxy left is ours to take.
     pub takes_over: bool,
+    /// Whether rules are to lead from 127.0.0.1 to node ports.
+    pub leads_from_localhost: bool,
 }
 
 impl Netfilter<'_> {
-    /// Compares what may be different: everything with `all`, else the members that the plan touched and the rules.
-    /// `localhost` says whether rules are to lead from 127.0.0.1 to node ports.
-    pub fn decide(&self, plan: &mut Plan, (all, localhost): (bool, bool), steps: &mut Steps) {
-        let wanted = rules(self.settings, self.state, localhost);
-        let touched = plan.netfilter_mut().claims.take_touched();
-        let claims = &plan.netfilter().claims;
-        if all {
-            let claims = |key: &SetKey| wanted.contains_key(&key.family).then_some(claims);
-            SetKey::all().for_each(|key| self.compare_set(key, claims(&key), steps));
-        } else {
-            self.make_room(&touched, claims, steps);
-            for place in touched {
-                steps.member(place, claims.member(place), self.found_member(place));
+    /// Compares the rules, and of the sets the members that were touched; none is everything.
+    pub fn decide(&self, claims: &Claims, touched: Option<BTreeSet<Place>>, steps: &mut Steps) {
+        let wanted = rules(self.settings, self.state, self.leads_from_localhost);
+        match touched {
+            Some(touched) => {
+                self.make_room(&touched, claims, steps);
+                for place in touched {
+                    steps.member(place, claims.member(place), self.found_member(place));
+                }
+            }
+            None => {
+                let claims = |key: &SetKey| wanted.contains_key(&key.family).then_some(claims);
+                SetKey::all().for_each(|key| self.compare_set(key, claims(&key), steps));
             }
         }
-        self.compare_rules(&wanted, steps);
+        for family in [Family::Ipv4, Family::Ipv6] {
+            steps.rules_in(family, wanted.get(&family), self.found);
+        }
     }
 
     /// Compares whether an address is in the set of VIPs.
@@ -74,8 +78,7 @@ impl Netfilter<'_> {
         let found = self.found.sets.get(&key);
         let Some(claims) = claims else {
             // Where ours are not, they are kube-proxy's.
-            let ours = SetKey { kind: SetKind::ShortCircuit, ..key };
-            let goes = self.found.sets.contains_key(&ours) || self.cleans_up_after_kube_proxy();
+            let goes = self.found.has_sets_of_ours(key.family) || self.cleans_up_after_kube_proxy();
             return steps.set(key, None, found.filter(|_| goes));
         };
         let mut members = claims.members(key);
@@ -85,9 +88,7 @@ impl Netfilter<'_> {
                 members.entry(*member).or_insert(*mark);
             }
         }
-        let mut wanted = Set::with(key.kind, members);
-        wanted.capacity = wanted.capacity.max(found.map_or(Capacity::LEAST, |set| set.capacity));
-        steps.set(key, Some(&wanted), found);
+        steps.set(key, Some(&Set::with(key.kind, members).no_smaller_than(found)), found);
     }
 
     /// Resizes sets that are about to be full.
@@ -97,19 +98,6 @@ impl Netfilter<'_> {
             let needed = Capacity::for_members(key.kind, claims.count(key));
             if self.found.sets.get(&key).is_some_and(|found| found.capacity < needed) {
                 steps.resize(key, needed);
-            }
-        }
-    }
-
-    fn compare_rules(&self, wanted: &BTreeMap<Family, RuleSettings>, steps: &mut Steps) {
-        for family in [Family::Ipv4, Family::Ipv6] {
-            let (wanted, found) = (wanted.get(&family), self.found.rules.get(&family));
-            let ours = SetKey { kind: SetKind::ShortCircuit, family };
-            if wanted.is_none() && self.found.sets.contains_key(&ours) {
-                // Perhaps not whole, but in the way of removing the sets.
-                steps.remove_rules(family);
-            } else {
-                steps.rules(family, wanted, found);
             }
         }
     }

@@ -26,6 +26,15 @@ impl Reading {
     pub fn is_whole(&self) -> bool {
         matches!(self, Self::All | Self::Outline)
     }
+
+    /// The connections of a virtual server's destinations, if they were read, of which `all` has those of everything.
+    pub fn counted<'a>(&'a self, key: &VirtualServerKey, all: &'a Connections) -> Option<&'a Connections> {
+        match self {
+            Self::All => Some(all),
+            Self::Some(keys, connections) if keys.contains(key) => Some(connections),
+            Self::Nothing | Self::Outline | Self::Some(..) => None,
+        }
+    }
 }
 
 impl<K: Kernel> Reconciler<K> {

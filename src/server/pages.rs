@@ -3,7 +3,7 @@
 use super::answer::{self, Answer};
 use super::clock::Clock;
 use super::http::Handler;
-use super::page::Page;
+use super::page::{Known, Page};
 use super::zpages;
 use crate::health::{SharedHealth, Time};
 use crate::metrics::{self, Metrics};
@@ -53,12 +53,23 @@ impl MetricsPages {
             let pages = Arc::clone(&pages);
             Box::pin(async move {
                 match request.uri().path() {
-                    "/" => pages.page.answer(&request, &pages).await,
+                    "/" => pages.page.answer(&request, || pages.known()).await,
                     "/metrics" => pages.metrics().await,
                     _ => pages.answer(&request),
                 }
             })
         })
+    }
+
+    fn known(&self) -> Known {
+        let now = (self.clock)();
+        Known {
+            mode: self.mode,
+            up: now.monotonic.saturating_sub(self.started.monotonic),
+            health: self.health.report(now),
+            queue_age: self.health.queue_age(now),
+            latencies: self.metrics.latencies(),
+        }
     }
 
     /// What goes through Services comes first in time, since the other metrics tell how that went.

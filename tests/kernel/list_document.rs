@@ -2,7 +2,7 @@
 //! document, for a person to read the diff.
 
 use crate::lab::{is_set, run, trial};
-use crate::list::{ipvsadm, list, restore};
+use crate::listing::{ipvsadm, list, restore};
 use crate::program::eventually;
 use libtest_mimic::Trial;
 use std::fs;

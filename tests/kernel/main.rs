@@ -6,6 +6,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::string_slice,
     reason = "a test fails by panicking"
 )]
 
@@ -38,6 +39,7 @@ mod golden_rig;
 mod lab;
 mod list;
 mod list_document;
+mod listing;
 mod localhost;
 mod meanwhile;
 mod migration;

@@ -5,13 +5,11 @@ use crate::meanwhile::repeat_while;
 use crate::mode::Mode;
 use crate::program::eventually;
 use crate::traffic_rig::{Rig, VIPS, request, requests, service, slices};
-use ipvsd::demo::client::Conversation;
 use ipvsd::demo::namespace::Namespace;
 use ipvsd::model::Protocol;
 use libtest_mimic::Trial;
 use serde_json::json;
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -59,17 +57,6 @@ fn balances_by_rules(rig: &Rig) -> bool {
     rig.on_node(|| run("iptables-save", &["-t", "nat"])).contains("-j IPVSD-DISPATCH")
 }
 
-fn converse(rig: &Rig, vip: &str) -> (Conversation, String) {
-    let target = SocketAddr::from((vip.parse::<IpAddr>().unwrap(), 90));
-    let mut conversation = rig.in_client(|| Conversation::start(target)).unwrap();
-    let name = conversation.say("hello").unwrap();
-    (conversation, name)
-}
-
-fn still_there((conversation, name): &mut (Conversation, String)) {
-    assert_eq!(conversation.say("still here").unwrap(), *name);
-}
-
 /// Sends requests while `work` goes on; none may fail, and none may have to be repeated: a refusal that comes while the
 /// client is still at its first packet makes it only wait for a second.
 fn under_requests(rig: &mut Rig, work: impl FnOnce(&mut Rig)) {
@@ -92,16 +79,16 @@ fn under_requests(rig: &mut Rig, work: impl FnOnce(&mut Rig)) {
 fn connections_and_requests_go_on_over_both() {
     let mut rig = rig(&[]);
     rig.with_pauses_between_tables();
-    let mut by_ipvs = VIPS.map(|vip| converse(&rig, vip));
+    let by_ipvs = VIPS.map(|vip| rig.converse(vip));
     under_requests(&mut rig, |rig| {
         change(rig, Mode::Legacy);
-        by_ipvs.iter_mut().for_each(still_there);
+        by_ipvs.iter().for_each(|one| rig.still_there(one));
         let drains = |rig: &Rig| !rig.on_node(|| run("ipvsadm", &["-Sn"])).contains("-w 1");
         rig.wait_until("IPVS takes nothing new", drains);
-        by_ipvs.iter_mut().for_each(still_there);
-        let mut by_rules = VIPS.map(|vip| converse(rig, vip));
+        by_ipvs.iter().for_each(|one| rig.still_there(one));
+        let by_rules = VIPS.map(|vip| rig.converse(vip));
         change(rig, Mode::Ipvs);
-        by_rules.iter_mut().chain(&mut by_ipvs).for_each(still_there);
+        by_rules.iter().chain(&by_ipvs).for_each(|one| rig.still_there(one));
     });
 }
 
@@ -169,12 +156,12 @@ fn a_node_gains_ipvs() {
 
     rig.add_flags(&["--move-to-ipvs"]);
     let without = start_without_ipvs(&mut rig);
-    let mut by_rules = VIPS.map(|vip| converse(&rig, vip));
+    let by_rules = VIPS.map(|vip| rig.converse(vip));
     under_requests(&mut rig, |rig| {
         without.load();
         rig.wait_until("it moves over", says("the kernel has IPVS now: moving over to it"));
         rig.wait_until("IPVS balances", |rig| !balances_by_rules(rig));
-        by_rules.iter_mut().for_each(still_there);
+        by_rules.iter().for_each(|one| rig.still_there(one));
     });
     assert!(rig.on_node(|| run("ipvsadm", &["-Sn"])).contains(&format!("-a -t {}:80", VIPS[0])));
     assert!(rig.log().contains("mode ipvs, as asked"), "{}", rig.log());

@@ -5,7 +5,7 @@ use crate::contract::{apply, observe};
 use crate::lab::run;
 use crate::mode::{self, Mode, Test};
 use crate::traffic_rig::{Rig, VIPS, request, requests, service, slices};
-use ipvsd::demo::client::{Conversation, Request};
+use ipvsd::demo::client::Request;
 use ipvsd::kernel::{Cause, Kernel, Scope};
 use ipvsd::model::{
     DestinationKey, DestinationSpec, Family, Model, Op, Persistence, Protocol, SchedulerFlags, SchedulerName,
@@ -13,8 +13,7 @@ use ipvsd::model::{
 };
 use libtest_mimic::Trial;
 use serde_json::json;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Mutex;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -231,40 +230,27 @@ fn affinity_ends_with_its_timeout(mode: Mode) {
     assert_ne!(ask_all(), first);
 }
 
-/// A long connection, and the number of the backend it goes to.
-fn converse(rig: &Rig, vip: &str) -> (Mutex<Conversation>, usize) {
-    let target = SocketAddr::from((vip.parse::<IpAddr>().unwrap(), 90));
-    let mut conversation = rig.in_client(|| Conversation::start(target)).unwrap();
-    let name = conversation.say("hello").unwrap();
-    let index = rig.network.backends.iter().position(|host| host.name == name).unwrap();
-    (Mutex::new(conversation), index)
-}
-
-fn still_there(rig: &Rig, (conversation, index): &(Mutex<Conversation>, usize)) {
-    assert_eq!(conversation.lock().unwrap().say("still here").unwrap(), rig.network.backends[*index].name);
-}
-
 fn connections_outlive_their_endpoint_and_their_service(mode: Mode) {
     let mut rig = rig(mode, json!({}));
     for vip in VIPS {
-        let conversation = converse(&rig, vip);
+        let conversation = rig.converse(vip);
         let others = rig.network.backends.iter().enumerate().filter(|(index, _)| *index != conversation.1);
         rig.put_slices("web", others.map(|(_, host)| host));
         let gone = |rig: &Rig| rig.spread(request(Protocol::Tcp, vip, 80), 30)[conversation.1] == 0;
         rig.wait_until("the endpoint gets no new connections", gone);
-        still_there(&rig, &conversation);
+        rig.still_there(&conversation);
         rig.put_slices("web", &rig.network.backends);
     }
-    let conversations = VIPS.map(|vip| converse(&rig, vip));
+    let conversations = VIPS.map(|vip| rig.converse(vip));
     rig.put(&service("web", json!({ "clusterIP": "10.96.0.99", "clusterIPs": ["10.96.0.99", "fd00:96::99"] })));
     let refused = |rig: &Rig| VIPS.iter().all(|vip| rig.send(request(Protocol::Tcp, vip, 80)).is_err());
     rig.wait_until("the addresses are nobody's", refused);
-    conversations.iter().for_each(|conversation| still_there(&rig, conversation));
+    conversations.iter().for_each(|conversation| rig.still_there(conversation));
 }
 
 fn a_restart_changes_nothing(mode: Mode) {
     let mut rig = rig(mode, json!({ "sessionAffinity": "ClientIP" }));
-    let conversation = converse(&rig, VIPS[0]);
+    let conversation = rig.converse(VIPS[0]);
     let without_counters = |rig: &Rig| -> Vec<String> {
         let rules = rig.rules();
         rules.lines().filter(|line| line.starts_with("-A")).map(str::to_owned).collect()
@@ -281,7 +267,7 @@ fn a_restart_changes_nothing(mode: Mode) {
     let after = without_counters(&rig);
     assert!(before.iter().all(|rule| after.contains(rule)), "{before:#?}\nbecame\n{after:#?}");
     assert_eq!(rig.spread(request(Protocol::Tcp, VIPS[0], 80), 3), kept, "the same one answers");
-    still_there(&rig, &conversation);
+    rig.still_there(&conversation);
 }
 
 /// What else it has for its user.

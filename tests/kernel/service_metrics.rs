@@ -1,7 +1,7 @@
 //! What metrics tell of traffic through Services, against every number of ipvsadm's; and what it costs at size.
 
 use crate::lab::{run, trial};
-use crate::list::{ipvsadm, list};
+use crate::listing::{ipvsadm, list};
 use crate::program::{Daemon, IPVSD, PATIENCE, eventually, write_cluster};
 use crate::traffic_rig::{PROTOCOLS, Rig, VIPS, request, service, slice};
 use ipvsd::demo::client::Conversation;
@@ -237,21 +237,24 @@ fn every_number_is_ipvsadms() {
         assert_eq!(value(&told, "ipvsd_service_metrics_left_out_series"), Some(0));
         assert_eq!(value(&told, "ipvsd_service_metrics_failures_total"), Some(0));
         assert!(!told.contains("198.51.100.9"));
+        changed_files_are_taken(own, &ours);
+    });
+}
 
-        // A changed file is taken by a start in place.
-        let servers = ours.keys().filter(|name| name.starts_with("ipvsd_service_connections_total")).count();
-        fs::write(own, "netfilter: true\nserviceMetrics: services\nserviceMetricsLimit: 25\n").unwrap();
-        let left_out = 10 * servers - 20;
-        eventually("no more is told than may be", || {
-            let told = scrape().unwrap_or_default();
-            value(&told, "ipvsd_service_metrics_left_out_series") == Some(left_out) && series(&told).len() == 20
-        });
-        let told = scrape().unwrap();
-        assert!(series(&told).keys().all(|name| name.contains("service=\"balanced\"")), "the first ones by name");
-        fs::write(own, "netfilter: true\n").unwrap();
-        eventually("nothing is told where nobody asks", || {
-            scrape().is_some_and(|told| told.contains("ipvsd_build_info") && series(&told).is_empty())
-        });
+/// By a start in place.
+fn changed_files_are_taken(own: &str, ours: &BTreeMap<String, String>) {
+    let servers = ours.keys().filter(|name| name.starts_with("ipvsd_service_connections_total")).count();
+    fs::write(own, "netfilter: true\nserviceMetrics: services\nserviceMetricsLimit: 25\n").unwrap();
+    let left_out = 10 * servers - 20;
+    eventually("no more is told than may be", || {
+        let told = scrape().unwrap_or_default();
+        value(&told, "ipvsd_service_metrics_left_out_series") == Some(left_out) && series(&told).len() == 20
+    });
+    let told = scrape().unwrap();
+    assert!(series(&told).keys().all(|name| name.contains("service=\"balanced\"")), "the first ones by name");
+    fs::write(own, "netfilter: true\n").unwrap();
+    eventually("nothing is told where nobody asks", || {
+        scrape().is_some_and(|told| told.contains("ipvsd_build_info") && series(&told).is_empty())
     });
 }
 

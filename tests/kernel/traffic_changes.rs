@@ -8,7 +8,7 @@ use ipvsd::demo::network::Host;
 use ipvsd::model::Protocol;
 use libtest_mimic::Trial;
 use serde_json::json;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -37,15 +37,6 @@ fn rig(flags: &[&'static str]) -> Rig {
     rig
 }
 
-/// A long connection, and the number of the backend it goes to.
-fn converse(rig: &Rig, vip: &str) -> (Mutex<Conversation>, usize) {
-    let target = SocketAddr::from((vip.parse::<IpAddr>().unwrap(), 90));
-    let mut conversation = rig.in_client(|| Conversation::start(target)).unwrap();
-    let name = conversation.say("hello").unwrap();
-    let index = rig.network.backends.iter().position(|host| host.name == name).unwrap();
-    (Mutex::new(conversation), index)
-}
-
 fn say(conversation: &Mutex<Conversation>) -> std::io::Result<String> {
     conversation.lock().unwrap().say("still here")
 }
@@ -63,7 +54,7 @@ fn remove_endpoint(rig: &mut Rig, index: usize) {
 
 fn a_removed_endpoint_keeps_its_connections() {
     let mut rig = rig(&[]);
-    let conversations = VIPS.map(|vip| converse(&rig, vip));
+    let conversations = VIPS.map(|vip| rig.converse(vip));
     for (conversation, index) in &conversations {
         rig.put_slices("web", &rig.network.backends);
         remove_endpoint(&mut rig, *index);
@@ -78,7 +69,7 @@ fn a_removed_endpoint_keeps_its_connections() {
 
 fn draining_ends_at_its_deadline() {
     let mut rig = rig(&["--drain-timeout", "3s"]);
-    let (conversation, index) = converse(&rig, VIPS[0]);
+    let (conversation, index) = rig.converse(VIPS[0]);
     let start = Instant::now();
     remove_endpoint(&mut rig, index);
     if start.elapsed() < Duration::from_secs(2) {
@@ -92,7 +83,7 @@ fn draining_ends_at_its_deadline() {
 
 fn a_returning_endpoint_gets_connections_again() {
     let mut rig = rig(&[]);
-    let (conversation, index) = converse(&rig, VIPS[0]);
+    let (conversation, index) = rig.converse(VIPS[0]);
     remove_endpoint(&mut rig, index);
     rig.put_slices("web", &rig.network.backends);
     let http = request(Protocol::Tcp, VIPS[0], 80);
@@ -134,7 +125,7 @@ fn come_back(rig: &mut Rig) {
 
 fn connections_and_counters_survive_a_crash() {
     let mut rig = rig(&[]);
-    let conversations = VIPS.map(|vip| converse(&rig, vip));
+    let conversations = VIPS.map(|vip| rig.converse(vip));
     let http = request(Protocol::Tcp, VIPS[0], 80);
     // One has been made while waiting.
     rig.spread(http, 11);
@@ -154,7 +145,7 @@ fn connections_and_counters_survive_a_crash() {
 fn connections_survive_a_kill_in_the_middle_of_programming() {
     const FOREIGN: &str = "-A -t 9.9.9.9:99 -s lc";
     let mut rig = rig(&[]);
-    let conversations = VIPS.map(|vip| converse(&rig, vip));
+    let conversations = VIPS.map(|vip| rig.converse(vip));
     rig.on_node(|| run("ipvsadm", &FOREIGN.split(' ').collect::<Vec<_>>()));
     let before = rig.rules();
     rig.crash_daemon();
@@ -177,7 +168,7 @@ fn connections_survive_a_kill_in_the_middle_of_programming() {
 
 fn traffic_goes_on_after_a_stop() {
     let mut rig = rig(&[]);
-    let (conversation, index) = converse(&rig, VIPS[1]);
+    let (conversation, index) = rig.converse(VIPS[1]);
     let rules = rig.rules();
     rig.stop_daemon();
     assert_eq!(rig.rules(), rules);
@@ -189,7 +180,7 @@ fn traffic_goes_on_after_a_stop() {
 
 fn draining_goes_on_after_a_crash() {
     let mut rig = rig(&["--drain-timeout", "4s"]);
-    let (conversation, index) = converse(&rig, VIPS[0]);
+    let (conversation, index) = rig.converse(VIPS[0]);
     remove_endpoint(&mut rig, index);
     rig.crash_daemon();
     come_back(&mut rig);

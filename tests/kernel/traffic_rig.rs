@@ -215,6 +215,20 @@ impl Rig {
         self.in_client(|| request.send())
     }
 
+    /// A long connection to a VIP, and the number of the backend it goes to.
+    pub fn converse(&self, vip: &str) -> (Mutex<Conversation>, usize) {
+        let target = SocketAddr::from((vip.parse::<IpAddr>().unwrap(), 90));
+        let mut conversation = self.in_client(|| Conversation::start(target)).unwrap();
+        let name = conversation.say("hello").unwrap();
+        let index = self.network.backends.iter().position(|host| host.name == name).unwrap();
+        (Mutex::new(conversation), index)
+    }
+
+    /// The backend of a long connection answers on it.
+    pub fn still_there(&self, (conversation, index): &(Mutex<Conversation>, usize)) {
+        assert_eq!(conversation.lock().unwrap().say("still here").unwrap(), self.network.backends[*index].name);
+    }
+
     /// How many of `count` requests each backend answered.
     pub fn spread(&self, request: Request, count: usize) -> [usize; 3] {
         let send = || (0..count).map(|_| request.send()).collect::<io::Result<Vec<_>>>();

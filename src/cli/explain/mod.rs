@@ -1,5 +1,6 @@
 //! `ipvsd explain`: how a Service was decided and what the kernel holds for it, or what becomes of a packet.
 
+mod explained;
 mod flow;
 mod service;
 mod target;

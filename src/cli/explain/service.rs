@@ -1,5 +1,6 @@
 //! One Service: what the daemon says of it, beside what the kernel holds.
 
+use super::explained::{Explained, InKernel};
 use super::target::Target;
 use super::{ask, text};
 use crate::cli::complain;
@@ -11,51 +12,8 @@ use crate::model::netfilter::{AddressPort, Member, SetKey, SetKind};
 use crate::model::{Family, Model, Op, Protocol, VirtualServer, VirtualServerKey};
 use crate::server::AskError;
 use anyhow::bail;
-use serde::Serialize;
 use serde_json::json;
-use std::net::{IpAddr, SocketAddr};
-
-/// What there is to show.
-#[derive(Debug)]
-pub struct Explained {
-    /// What the daemon says; none without a daemon.
-    pub service: Option<ServiceAnswer>,
-    /// What the kernel holds.
-    pub kernel: Vec<InKernel>,
-    /// What would make the kernel what it should be.
-    pub differences: Vec<Op>,
-}
-
-/// A virtual server in the kernel.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct InKernel {
-    /// Which one.
-    #[serde(flatten)]
-    pub server: form::Server,
-    /// The scheduler's name.
-    pub scheduler: String,
-    /// Whether ipvsd made it.
-    pub managed: bool,
-    /// Where connections go.
-    pub destinations: Vec<InUse>,
-}
-
-/// A destination in the kernel.
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct InUse {
-    /// Where connections go.
-    pub address: IpAddr,
-    /// The port there.
-    pub port: u16,
-    /// 0 takes no new connections.
-    pub weight: u32,
-    /// TCP: established.
-    pub active_connections: u32,
-    /// TCP: in any other state.
-    pub inactive_connections: u32,
-}
+use std::net::SocketAddr;
 
 /// Explains a Service; whether all is well, and what is to be printed.
 pub fn explain(target: &Target, json: bool) -> anyhow::Result<(bool, String)> {
@@ -147,24 +105,6 @@ fn in_model(
     let destination = |entry: &DestinationEntry| Ok((entry.key, entry.spec().map_err(strange)?));
     let destinations = destinations.iter().map(destination).collect::<anyhow::Result<_>>()?;
     Ok(Some((key, VirtualServer { spec, destinations })))
-}
-
-impl InKernel {
-    fn of((server, destinations): &(VirtualServerEntry, Vec<DestinationEntry>)) -> Option<Self> {
-        let destination = |entry: &DestinationEntry| InUse {
-            address: entry.key.address,
-            port: entry.key.port,
-            weight: entry.weight,
-            active_connections: entry.active,
-            inactive_connections: entry.inactive,
-        };
-        Some(Self {
-            server: server.identity.key()?.into(),
-            scheduler: server.scheduler.clone(),
-            managed: server.is_ours(),
-            destinations: destinations.iter().map(destination).collect(),
-        })
-    }
 }
 
 fn in_json(explained: &Explained) -> serde_json::Result<String> {

@@ -1,6 +1,6 @@
 //! Explanations as text, for people.
 
-use super::service::{Explained, InKernel, InUse};
+use super::explained::{Explained, InKernel, InUse};
 use crate::inspect::ServiceAnswer;
 use crate::inspect::form::{Drain, Server};
 use crate::inspect::service::{Endpoint, Judgement, Kind, Policy, Port, Way};

@@ -82,7 +82,7 @@ fn print(linux: &mut Linux, screen: &Screen, (looks, interval): (u64, Duration))
             thread::sleep(interval);
         }
         names.update(Duration::ZERO);
-        let rows = Rows::of(&linux.table()?, screen, &|identity| names.of(identity));
+        let rows = Rows::of(&linux.table()?, screen.wanted(), &|identity| names.of(identity));
         let mut out = io::stdout().lock();
         out.write_all(view::lines(&rows, screen).as_bytes())?;
         out.flush()?;
@@ -167,7 +167,7 @@ impl Shown {
     }
 
     fn draw(&mut self, table: &Table) -> io::Result<Rows> {
-        let rows = Rows::of(table, &self.screen, &|identity| self.names.of(identity));
+        let rows = Rows::of(table, self.screen.wanted(), &|identity| self.names.of(identity));
         self.terminal.draw(|frame| view::draw(frame, &rows, &self.screen))?;
         Ok(rows)
     }

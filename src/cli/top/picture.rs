@@ -25,7 +25,7 @@ use std::fs;
 /// What a terminal of this width and height shows.
 pub fn shown(table: &Table, screen: &Screen, names: NameOf<'_>, (width, height): (u16, u16)) -> TestBackend {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    terminal.draw(|frame| view::draw(frame, &Rows::of(table, screen, names), screen)).unwrap();
+    terminal.draw(|frame| view::draw(frame, &Rows::of(table, screen.wanted(), names), screen)).unwrap();
     terminal.backend().clone()
 }
 
@@ -41,7 +41,7 @@ fn the_pictures_are_what_is_shown() {
     let mut screen = Screen::new(Order::Connections, "");
     for (name, keys, height) in [("top", "", 11), ("top-inside", "/api\n\n", 6)] {
         for key in keys.chars().map(|key| if key == '\n' { KeyCode::Enter } else { KeyCode::Char(key) }) {
-            screen.press(KeyEvent::new(key, KeyModifiers::NONE), &Rows::of(&table, &screen, &names));
+            screen.press(KeyEvent::new(key, KeyModifiers::NONE), &Rows::of(&table, screen.wanted(), &names));
         }
         let picture = svg(shown(&table, &screen, &names, (118, height)).buffer());
         let file = format!("{}/docs/pictures/{name}.svg", env!("CARGO_MANIFEST_DIR"));

@@ -1,7 +1,6 @@
 //! What there is to show: a row for each virtual server, or for each destination of one, filtered and sorted. Pure.
 
 use super::NameOf;
-use super::screen::Screen;
 use crate::kernel::ipvs::{DestinationEntry, Identity, Stats, VirtualServerEntry};
 use crate::kernel::linux::Table;
 use crate::model::{DestinationKey, Family, Protocol};
@@ -70,6 +69,17 @@ pub struct Row {
     pub mark: Mark,
 }
 
+/// Which rows are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// What comes first.
+    pub order: Order,
+    /// The text that rows must have.
+    pub filter: String,
+    /// The virtual server whose destinations they are; none for virtual servers.
+    pub inside: Option<Identity>,
+}
+
 /// Rows in their order, and what they add up to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rows {
@@ -84,19 +94,19 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// The rows of a table as the screen asks for them.
-    pub fn of(table: &Table, screen: &Screen, name_of: NameOf<'_>) -> Self {
+    /// The rows of a table that are wanted.
+    pub fn of(table: &Table, wanted: &Wanted, name_of: NameOf<'_>) -> Self {
         let inside =
-            screen.inside().and_then(|of| table.virtual_servers.iter().find(|(server, _)| server.identity == of));
+            wanted.inside.and_then(|of| table.virtual_servers.iter().find(|(server, _)| server.identity == of));
         let all: Vec<Row> = match inside {
             Some((_, destinations)) => destinations.iter().map(Row::of_destination).collect(),
             None => table.virtual_servers.iter().map(|server| Row::of_virtual_server(server, name_of)).collect(),
         };
         let (total, marked) = (all.len(), all.iter().filter(|row| row.mark != Mark::None).count());
-        let mut rows: Vec<Row> = all.into_iter().filter(|row| row.has(screen.filter())).collect();
+        let mut rows: Vec<Row> = all.into_iter().filter(|row| row.has(&wanted.filter)).collect();
         rows.sort_by(|one, other| {
             let most_first = |of: fn(&Row) -> u64| of(other).cmp(&of(one));
-            let by_measure = match screen.order() {
+            let by_measure = match wanted.order {
                 Order::Connections => most_first(|row| row.active + row.inactive),
                 Order::New => most_first(|row| row.new),
                 Order::Packets => most_first(|row| row.packets),

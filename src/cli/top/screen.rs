@@ -1,19 +1,14 @@
 //! What the screen shows of all there is, and what keys change of it. Pure.
 
-use super::rows::{Order, Rows, Subject};
-use crate::kernel::ipvs::Identity;
+use super::rows::{Order, Rows, Subject, Wanted};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 /// The state of the screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Screen {
-    order: Order,
-    /// Only rows with this text are shown.
-    filter: String,
+    wanted: Wanted,
     /// Whether keys write into the filter.
     is_typing: bool,
-    /// The virtual server whose destinations are shown.
-    inside: Option<Identity>,
     /// The row that keys are about. It keeps its subject when rows change their order.
     selected: Option<Subject>,
     /// Whether the kernel is not looked at for now.
@@ -34,17 +29,13 @@ pub enum Next {
 impl Screen {
     /// All virtual servers in some order, as far as they have this text.
     pub fn new(order: Order, filter: &str) -> Self {
-        Self { order, filter: filter.into(), is_typing: false, inside: None, selected: None, is_paused: false }
+        let wanted = Wanted { order, filter: filter.into(), inside: None };
+        Self { wanted, is_typing: false, selected: None, is_paused: false }
     }
 
-    /// What comes first.
-    pub fn order(&self) -> Order {
-        self.order
-    }
-
-    /// The text that rows must have.
-    pub fn filter(&self) -> &str {
-        &self.filter
+    /// Which rows are shown.
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
     }
 
     /// Whether the filter is being written.
@@ -55,11 +46,6 @@ impl Screen {
     /// Whether the kernel is not looked at for now.
     pub fn is_paused(&self) -> bool {
         self.is_paused
-    }
-
-    /// The virtual server whose destinations are shown.
-    pub fn inside(&self) -> Option<Identity> {
-        self.inside
     }
 
     /// Where the selected row is; the first one if it went away.
@@ -82,11 +68,11 @@ impl Screen {
             KeyCode::Char(' ') => self.is_paused = !self.is_paused,
             KeyCode::Char('r') => return Next::Look,
             KeyCode::Char('/') => self.is_typing = true,
-            KeyCode::Char('c') => self.order = Order::Connections,
-            KeyCode::Char('n') => self.order = Order::New,
-            KeyCode::Char('p') => self.order = Order::Packets,
-            KeyCode::Char('b') => self.order = Order::Bytes,
-            KeyCode::Char('a') => self.order = Order::Name,
+            KeyCode::Char('c') => self.wanted.order = Order::Connections,
+            KeyCode::Char('n') => self.wanted.order = Order::New,
+            KeyCode::Char('p') => self.wanted.order = Order::Packets,
+            KeyCode::Char('b') => self.wanted.order = Order::Bytes,
+            KeyCode::Char('a') => self.wanted.order = Order::Name,
             KeyCode::Enter | KeyCode::Right => self.enter(rows),
             KeyCode::Esc | KeyCode::Left | KeyCode::Backspace => self.leave(),
             code => self.walk(code, rows),
@@ -96,12 +82,12 @@ impl Screen {
 
     fn write(&mut self, code: KeyCode) {
         match code {
-            KeyCode::Char(letter) => self.filter.push(letter),
-            KeyCode::Backspace => _ = self.filter.pop(),
+            KeyCode::Char(letter) => self.wanted.filter.push(letter),
+            KeyCode::Backspace => _ = self.wanted.filter.pop(),
             KeyCode::Enter => self.is_typing = false,
             KeyCode::Esc => {
                 self.is_typing = false;
-                self.filter.clear();
+                self.wanted.filter.clear();
             }
             _ => {}
         }
@@ -110,17 +96,17 @@ impl Screen {
     fn enter(&mut self, rows: &Rows) {
         let row = self.selected(rows).and_then(|index| rows.rows.get(index));
         if let Some(Subject::VirtualServer(identity)) = row.map(|row| row.subject) {
-            self.inside = Some(identity);
+            self.wanted.inside = Some(identity);
             self.selected = None;
-            self.filter.clear();
+            self.wanted.filter.clear();
         }
     }
 
     /// Out of a virtual server, and then off the filter.
     fn leave(&mut self) {
-        match self.inside.take() {
+        match self.wanted.inside.take() {
             Some(identity) => self.selected = Some(Subject::VirtualServer(identity)),
-            None => self.filter.clear(),
+            None => self.wanted.filter.clear(),
         }
     }
 

@@ -72,7 +72,7 @@ fn names(identity: &Identity) -> Option<Known> {
 }
 
 fn rows(screen: &Screen) -> Rows {
-    Rows::of(&table(), screen, &names)
+    Rows::of(&table(), screen.wanted(), &names)
 }
 
 fn addresses(screen: &Screen) -> Vec<String> {
@@ -117,7 +117,7 @@ fn what_refuses_and_what_drains_is_marked() {
     assert_eq!(marks, [Mark::Draining(1), Mark::None, Mark::Refusing]);
     assert_eq!(found.marked, 2);
     let in_trouble = |identity: &Identity| names(identity).map(|known| Known { in_trouble: true, ..known });
-    let found = Rows::of(&table(), &Screen::new(Order::Connections, ""), &in_trouble);
+    let found = Rows::of(&table(), Screen::new(Order::Connections, "").wanted(), &in_trouble);
     assert_eq!(found.rows[1].mark, Mark::Error, "the name server");
 }
 
@@ -145,10 +145,10 @@ fn a_filter_is_written_mended_and_dropped() {
         &mut screen,
         &[KeyCode::Char('/'), KeyCode::Char('q'), KeyCode::Backspace, KeyCode::Char('d'), KeyCode::Char('n')],
     );
-    assert_eq!((screen.filter(), screen.is_typing()), ("dn", true), "q is a letter here");
+    assert_eq!((screen.wanted().filter.as_str(), screen.is_typing()), ("dn", true), "q is a letter here");
     assert_eq!(addresses(&screen).len(), 1);
     press(&mut screen, &[KeyCode::Enter, KeyCode::Esc]);
-    assert_eq!((screen.filter(), screen.is_typing()), ("", false));
+    assert_eq!((screen.wanted().filter.as_str(), screen.is_typing()), ("", false));
 }
 
 #[test]
@@ -168,10 +168,10 @@ fn an_empty_table_takes_every_key() {
     let empty = Table { virtual_servers: vec![], ..table() };
     let mut screen = Screen::new(Order::Name, "");
     for code in [KeyCode::Down, KeyCode::Up, KeyCode::Enter, KeyCode::End, KeyCode::Esc, KeyCode::PageDown] {
-        let rows = Rows::of(&empty, &screen, &names);
+        let rows = Rows::of(&empty, screen.wanted(), &names);
         screen.press(KeyEvent::new(code, KeyModifiers::NONE), &rows);
     }
-    assert_eq!(screen.selected(&Rows::of(&empty, &screen, &names)), None);
+    assert_eq!(screen.selected(&Rows::of(&empty, screen.wanted(), &names)), None);
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn of_many_rows_those_around_the_selected_one_are_shown() {
     let many = |number: u8| (virtual_server(identity(&format!("10.96.0.{number}"), 80, 6), "rr", [0; 3]), vec![]);
     let table = Table { virtual_servers: (0..=99).map(many).collect(), ..table() };
     let mut screen = Screen::new(Order::Name, "");
-    let rows = |screen: &Screen| Rows::of(&table, screen, &names);
+    let rows = |screen: &Screen| Rows::of(&table, screen.wanted(), &names);
     for (key, first, last) in [(KeyCode::Home, 0, 19), (KeyCode::End, 80, 99), (KeyCode::PageUp, 70, 89)] {
         screen.press(KeyEvent::new(key, KeyModifiers::NONE), &rows(&screen));
         let shown = picture::shown(&table, &screen, &names, (120, 23)).to_string();

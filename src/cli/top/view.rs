@@ -37,7 +37,7 @@ pub fn draw(frame: &mut Frame<'_>, rows: &Rows, screen: &Screen) {
     frame.render_widget(Paragraph::new(summary(rows, screen)).style(Modifier::BOLD), head);
     draw_table(frame, body, (rows, screen));
     let keys = if usize::from(foot.width) < KEYS.len() { FEW_KEYS } else { KEYS };
-    let help = if screen.is_typing() { format!("filter: {}_", screen.filter()) } else { keys.into() };
+    let help = if screen.is_typing() { format!("filter: {}_", screen.wanted().filter) } else { keys.into() };
     frame.render_widget(Paragraph::new(help), foot);
 }
 
@@ -59,7 +59,7 @@ pub fn lines(rows: &Rows, screen: &Screen) -> String {
 
 fn draw_table(frame: &mut Frame<'_>, area: Rect, (rows, screen): (&Rows, &Screen)) {
     let mut widths = widths(rows);
-    let shown = shown(&widths, area.width.into(), screen.order());
+    let shown = shown(&widths, area.width.into(), screen.wanted().order);
     let pick = |cells: [String; 9]| {
         let cells = COLUMNS.iter().zip(cells).zip(&shown).filter(|(_, is_shown)| **is_shown);
         TableRow::new(cells.map(|((column, cell), _)| aligned(cell, column.1)).collect::<Vec<_>>())
@@ -137,7 +137,7 @@ fn summary(rows: &Rows, screen: &Screen) -> String {
     let marked =
         if rows.marked > 0 { format!(", {} draining, refusing or in error", rows.marked) } else { String::new() };
     let paused = if screen.is_paused() { ", paused" } else { "" };
-    format!("{what}{shown}{marked}, by {}{paused}", word(screen.order()))
+    format!("{what}{shown}{marked}, by {}{paused}", word(screen.wanted().order))
 }
 
 fn word(order: Order) -> &'static str {

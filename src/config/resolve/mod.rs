@@ -1,9 +1,10 @@
 //! From what file and flags came to, to checked values. All that is wrong is told at once, each by its field.
 
-mod checks;
 mod unused;
 
 use super::address;
+use super::checks::Checks;
+pub use super::checks::InvalidField;
 use super::duration::GoDuration;
 use super::kube_proxy::gates::{FeatureGates, Objection};
 use super::kube_proxy::v1alpha1::{ConntrackConfiguration, KubeProxyConfiguration};
@@ -16,8 +17,6 @@ use crate::model::SchedulerName;
 use crate::reconcile::pace::Intervals;
 use crate::reconcile::{Options, Takeover};
 use crate::state::{OneLine, Scheduling};
-use checks::InvalidField as Invalid;
-pub use checks::{Checks, InvalidField};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -63,7 +62,7 @@ pub struct Request {
 pub enum ResolveError {
     /// Fields have values that they cannot have.
     #[error("{}", list(.0))]
-    Invalid(Vec<Invalid>),
+    Invalid(Vec<InvalidField>),
     /// The configuration is good, and for another program.
     #[error(
         "mode: nftables is not a mode of ipvsd: write `mode: ipvs` or `mode: iptables`, or run kube-proxy on this node"
@@ -71,7 +70,7 @@ pub enum ResolveError {
     Nftables,
 }
 
-fn list(invalid: &[Invalid]) -> String {
+fn list(invalid: &[InvalidField]) -> String {
     invalid.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 

@@ -340,7 +340,7 @@ fn netfilter_is_programmed_where_it_is_asked_for() {
 
 proptest! {
     #[test]
-    fn no_values_are_too_much(at in 0_usize..1100, length in 0_usize..20, with in "[-0-9a-z/,.:\\[\\]\" ]{0,12}") {
+    fn no_values_make_it_panic(at in 0_usize..1100, length in 0_usize..20, with in "[-0-9a-z/,.:\\[\\]\" ]{0,12}") {
         let mut text: Vec<char> = include_str!("../../../tests/fixtures/kube-proxy/ipvs.yaml").chars().collect();
         let start = at.min(text.len());
         let end = (start + length).min(text.len());

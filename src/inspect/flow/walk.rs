@@ -2,7 +2,8 @@
 
 use super::World;
 use super::rule::{Condition, NotUnderstood, Rule, Side, Target, Test};
-use crate::kernel::iptables::rules::{Table, tables};
+use crate::kernel::iptables::rules::tables;
+use crate::kernel::iptables::table::Table;
 use crate::model::netfilter::{AddressPort, Mark, Member, SetKey, SetType};
 use crate::model::{Family, Protocol};
 use std::net::IpAddr;

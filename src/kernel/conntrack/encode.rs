@@ -2,14 +2,10 @@
 //! machine's.
 
 use super::{Entry, Filter, SUBSYSTEM, address, command, filter, protocol, subject, tuple};
-use crate::kernel::netlink::{Batch, Message};
+use crate::kernel::netlink::{Batch, Message, address_family};
 use crate::model::netfilter::AddressPort;
 use crate::model::{Family, Flow, Protocol};
 use std::net::IpAddr;
-
-/// `NFPROTO_IPV4` and `NFPROTO_IPV6` (linux/netfilter.h).
-const IPV4: u8 = 2;
-const IPV6: u8 = 10;
 
 /// Adds a request for the entries of a family; `flags` make it a dump.
 pub fn list(batch: &mut Batch, flags: u16, (family, filter): (Family, Filter)) {
@@ -50,13 +46,9 @@ pub fn delete(batch: &mut Batch, Entry { flow: Flow { client, frontend, .. }, id
 }
 
 fn request(batch: &mut Batch, (command, flags): (u16, u16), family: Family, write: impl FnOnce(&mut Message<'_>)) {
-    let family = match family {
-        Family::Ipv4 => IPV4,
-        Family::Ipv6 => IPV6,
-    };
     batch.push(SUBSYSTEM | command, flags, |message| {
         // struct nfgenmsg (linux/netfilter/nfnetlink.h): family, version, resource
-        message.raw(&[family, 0, 0, 0]);
+        message.raw(&[address_family::number(family), 0, 0, 0]);
         write(message);
     });
 }

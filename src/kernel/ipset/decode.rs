@@ -1,7 +1,8 @@
 //! Reads what ipset's protocol tells of a set: its type and limits, and its members.
 
-use super::{IPV6, UNSPECIFIED, WITH_MARKS, address, family_number, field, subject, type_name};
+use super::{UNSPECIFIED, WITH_MARKS, address, family_number, field, subject, type_name};
 use crate::kernel::netlink::Malformed;
+use crate::kernel::netlink::address_family::IPV6;
 use crate::kernel::netlink::decode::{Attribute, attributes, text_of, u8_of};
 use crate::model::Protocol;
 use crate::model::netfilter::{AddressPort, Capacity, Mark, Member, SetKey, SetType};
@@ -173,9 +174,9 @@ fn exact<const N: usize>(value: &[u8]) -> Result<[u8; N], Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::ipset::IPV4;
     use crate::kernel::ipset::encode;
     use crate::kernel::netlink::Batch;
+    use crate::kernel::netlink::address_family::IPV4;
     use crate::kernel::netlink::decode::messages;
     use crate::model::Family;
     use crate::model::netfilter::SetKind;

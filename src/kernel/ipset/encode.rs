@@ -1,6 +1,7 @@
 //! Writes the requests of ipset's protocol. Numbers are in network byte order, and each says so of itself.
 
-use super::{IPV4, PROTOCOL, SUBSYSTEM, WITH_MARKS, address, command, family_number, field, subject, type_name};
+use super::{PROTOCOL, SUBSYSTEM, WITH_MARKS, address, command, family_number, field, subject, type_name};
+use crate::kernel::netlink::address_family::IPV4;
 use crate::kernel::netlink::{Batch, Message};
 use crate::model::Op;
 use crate::model::netfilter::{AddressPort, Capacity, Mark, Member, SetKey, SetKind, SetType};

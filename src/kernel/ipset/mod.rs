@@ -7,7 +7,7 @@ pub mod decode;
 pub mod encode;
 mod sets;
 
-use crate::model::Family;
+use crate::kernel::netlink::address_family;
 use crate::model::netfilter::{SetKey, SetType};
 pub use decode::Header;
 pub use sets::Sets;
@@ -63,17 +63,14 @@ mod address {
 /// `IPSET_FLAG_WITH_SKBINFO`: members map to marks.
 const WITH_MARKS: u32 = 1 << 6;
 
-/// `NFPROTO_IPV4`, `NFPROTO_IPV6` and `NFPROTO_UNSPEC` (linux/netfilter.h).
-const IPV4: u8 = 2;
-const IPV6: u8 = 10;
+/// `NFPROTO_UNSPEC` (linux/netfilter.h).
 const UNSPECIFIED: u8 = 0;
 
 /// The family that a set is of. One of ports is of none, as ipset makes it.
 fn family_number(key: SetKey) -> u8 {
     match (key.kind.set_type(), key.family) {
         (SetType::Port, _) => UNSPECIFIED,
-        (_, Family::Ipv4) => IPV4,
-        (_, Family::Ipv6) => IPV6,
+        (_, family) => address_family::number(family),
     }
 }
 

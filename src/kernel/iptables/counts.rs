@@ -85,7 +85,7 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::iptables::saved::tests::restored;
+    use crate::kernel::iptables::repair::tests::restored;
 
     const OTHERS: &str = "*nat\n:PREROUTING ACCEPT [0:0]\n:KUBE-SVC-A - [0:0]\n-A PREROUTING -j KUBE-SVC-A\n\
         -A KUBE-SVC-A -j RETURN\nCOMMIT\n*filter\n:KUBE-FIREWALL - [0:0]\n-A KUBE-FIREWALL -j DROP\nCOMMIT\n";

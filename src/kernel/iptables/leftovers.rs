@@ -4,12 +4,14 @@
 //! Known is what kube-proxy made, by name and text. Kubelet's are never among them: `KUBE-FIREWALL`, `KUBE-KUBELET-CANARY`,
 //! `KUBE-IPTABLES-HINT` and, of kubelets before 1.28, `KUBE-MARK-DROP` (`kubelet_network_linux.go`).
 
-use super::rules::{Table, tables};
+use super::input::line;
+use super::rules::tables;
 use super::saved::Saved;
+use super::table::Table;
 use crate::model::Family;
 use crate::model::netfilter::RuleSettings;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Display, Formatter, Write};
+use std::fmt::{self, Display, Formatter};
 
 /// Chains of kube-proxy's iptables mode that its ipvs mode, and so ipvsd, has not (`kube-proxy/.../iptables/proxier.go`).
 const CHAINS: [(&str, &str); 7] = [
@@ -21,21 +23,6 @@ const CHAINS: [(&str, &str); 7] = [
     ("filter", "KUBE-SERVICES"),
     ("filter", "KUBE-EXTERNAL-SERVICES"),
 ];
-
-/// Chains of kube-proxy's iptables mode that ipvsd has too.
-const COMMON: [(&str, &str); 5] = [
-    ("nat", "KUBE-SERVICES"),
-    ("nat", "KUBE-POSTROUTING"),
-    ("nat", "KUBE-MARK-MASQ"),
-    ("filter", "KUBE-FORWARD"),
-    ("filter", "KUBE-PROXY-FIREWALL"),
-];
-
-/// The one jump into them that this mode of kube-proxy has not.
-const OF_IPVS_MODE: &str = "-m comment --comment \"kube-proxy firewall rules\" -j KUBE-PROXY-FIREWALL";
-
-/// What a rule in `KUBE-FORWARD` has of kube-proxy's, in its iptables and ipvs modes, and none of ipvsd's.
-const ITS_COMMENT: &str = "--comment \"kubernetes forwarding rules\"";
 
 /// How the names of its chains in nat begin that are for one port of a Service or one endpoint; a hash follows. The last
 /// is of versions before 1.24.
@@ -63,7 +50,7 @@ const JUMPS: [(&str, &str, &str); 11] = [
 const FIRST_PACKETS: &str = "-m conntrack --ctstate NEW ";
 
 /// The kernel's chains.
-const BUILT_IN: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
+pub(super) const BUILT_IN: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
 
 /// Chains of nat that kubelets before 1.28 keep as well, and that plugins for host ports lead into the first of.
 const MARKING: [&str; 2] = ["KUBE-MARK-MASQ", "KUBE-POSTROUTING"];
@@ -161,11 +148,6 @@ impl InTable<'_> {
     }
 }
 
-/// Writing to a text cannot fail.
-fn line(text: &mut String, what: fmt::Arguments<'_>) {
-    let _always = writeln!(text, "{what}");
-}
-
 /// What is looked through, and what is known before.
 struct Search<'a> {
     saved: &'a Saved,
@@ -237,52 +219,15 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The mode of kube-proxy's that wrote last over ipvsd's chains, which it does to all that both have at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TakenBack {
-    /// iptables.
-    ByRules,
-    /// ipvs.
-    ByIpvs,
-}
-
-impl TakenBack {
-    /// Looks for what only kube-proxy writes: jumps to its Services, and a comment that it has in both modes.
-    pub fn find(saved: &Saved) -> Option<Self> {
-        let leads = |rule: &String| target(rule).is_some_and(|to| to == "KUBE-NODEPORTS" || is_of_service(to));
-        let is_its = |rule: &String| rule.contains(ITS_COMMENT);
-        let has = |table, chain, is_meant: &dyn Fn(&String) -> bool| {
-            saved.rules(table, chain).is_some_and(|rules| rules.iter().any(is_meant))
-        };
-        if has("nat", "KUBE-SERVICES", &leads) {
-            Some(Self::ByRules)
-        } else {
-            has("filter", "KUBE-FORWARD", &is_its).then_some(Self::ByIpvs)
-        }
-    }
-
-    /// Whether a chain that ipvsd has too is kube-proxy's.
-    pub fn has(self, table: &str, chain: &str) -> bool {
-        match self {
-            Self::ByRules => COMMON.contains(&(table, chain)),
-            Self::ByIpvs => chain.starts_with("KUBE-"),
-        }
-    }
-
-    /// Whether a rule that leads into such a chain is ipvsd's all the same.
-    pub fn leaves(self, rule: &str) -> bool {
-        self == Self::ByRules && rule == OF_IPVS_MODE
-    }
-}
-
-fn is_of_service(name: &str) -> bool {
+/// Whether a chain of nat is for one port of a Service or one endpoint.
+pub(super) fn is_of_service(name: &str) -> bool {
     let is_base32 = |byte: u8| matches!(byte, b'A'..=b'Z' | b'2'..=b'7');
     let mut hashes = PREFIXES.iter().filter_map(|prefix| name.strip_prefix(prefix));
     hashes.any(|hash| hash.len() == HASH_LENGTH && hash.bytes().all(is_base32))
 }
 
 /// The chain that a rule leads into, if it ends with one.
-fn target(rule: &str) -> Option<&str> {
+pub(super) fn target(rule: &str) -> Option<&str> {
     let (before, to) = rule.rsplit_once(' ')?;
     let (_, verb) = before.rsplit_once(' ').unwrap_or_default();
     let verb = if verb.is_empty() { before } else { verb };
@@ -291,13 +236,11 @@ fn target(rule: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::saved::tests::restored;
+    use super::super::repair::tests::restored;
     use super::*;
 
     const IPV4: &str = include_str!("../../../tests/fixtures/kube-proxy/iptables.ipv4.txt");
     const IPV6: &str = include_str!("../../../tests/fixtures/kube-proxy/iptables.ipv6.txt");
-    const IPVS_IPV4: &str = include_str!("../../../tests/fixtures/kube-proxy/ipvs.ipv4.txt");
-    const IPVS_IPV6: &str = include_str!("../../../tests/fixtures/kube-proxy/ipvs.ipv6.txt");
 
     /// Of others, with names and comments that are nearly kube-proxy's.
     const OTHERS: &str = "*mangle\n:KUBE-KUBELET-CANARY - [0:0]\n:KUBE-IPTABLES-HINT - [0:0]\nCOMMIT\n\
@@ -351,42 +294,6 @@ mod tests {
             let clean = Saved::parse(&[&about(text, "KUBE-FIREWALL").join("\n"), "\n", OTHERS].concat());
             let clean = restored(&clean, &clean.repair(&settings, family));
             assert_eq!(with_rules(&after), with_rules(&clean));
-        }
-    }
-
-    #[test]
-    fn what_kube_proxy_wrote_over_ours_stays_whole_when_ours_goes() {
-        let by_rules = &["-m comment --comment \"kubernetes forwarding rules\" -j KUBE-FORWARD"][..];
-        let by_ipvs = &[
-            "-m comment --comment \"kubernetes ipvs access filter\" -j KUBE-IPVS-FILTER",
-            "-m comment --comment \"kube-proxy firewall rules\" -j KUBE-PROXY-FIREWALL",
-            "-m comment --comment \"kubernetes health check rules\" -j KUBE-NODE-PORT",
-            by_rules[0],
-        ];
-        for (family, text, kept_jumps) in [
-            (Family::Ipv4, IPV4, by_rules),
-            (Family::Ipv6, IPV6, by_rules),
-            (Family::Ipv4, IPVS_IPV4, by_ipvs),
-            (Family::Ipv6, IPVS_IPV6, by_ipvs),
-        ] {
-            let ours = restored(&Saved::default(), &Saved::default().repair(&RuleSettings::default(), family));
-            let lines = text.lines().filter(|line| !line.starts_with('#') && !line.ends_with("ACCEPT [0:0]"));
-            // It makes no jump a second time.
-            let is_jump = |line: &&str| BUILT_IN.iter().any(|name| line.starts_with(&format!("-A {name} ")));
-            let chains: Vec<_> = lines.clone().filter(|line| !is_jump(line)).collect();
-            let taken_back = restored(&ours, &chains.join("\n"));
-            let after = restored(&taken_back, &taken_back.removal(family));
-            let wanted = restored(&Saved::default(), &lines.collect::<Vec<_>>().join("\n"));
-            for table in ["mangle", "nat", "filter"] {
-                let kube_proxys = |saved: &Saved| -> Vec<_> {
-                    let chains = saved.chains(table).filter(|(name, _)| !BUILT_IN.contains(name));
-                    chains.map(|(name, rules)| (name.to_owned(), rules.to_vec())).collect()
-                };
-                assert_eq!(kube_proxys(&after), kube_proxys(&wanted), "{table}");
-            }
-            let jumps: Vec<_> = BUILT_IN.iter().filter_map(|name| after.rules("filter", name)).flatten().collect();
-            assert_eq!(jumps, kept_jumps);
-            assert_eq!(after.rules("nat", "PREROUTING").map(Vec::len), Some(1));
         }
     }
 

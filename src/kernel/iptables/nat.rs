@@ -5,7 +5,7 @@
 //! refused by a mark, which the chains of virtual servers have put on them: that an address is a node port's is known there
 //! alone.
 
-use super::rules::{Chain, Jump, SETTINGS_AT, Table};
+use super::table::{Chain, Jump, SETTINGS_AT, Table};
 use crate::kernel::nat::chain::{PORTS, Tree};
 use crate::kernel::nat::rule::{REFUSE, has_mark};
 use crate::kernel::nfacct;

@@ -4,7 +4,7 @@
 //! program asks the kernel which tables there are before it reads any, the other one reads a list.
 
 use super::leftovers::{Leftovers, Shared};
-use super::{Backend, Failed, Look, run};
+use super::{Backend, Failed, Look};
 use crate::model::{Family, Leftover};
 use std::collections::BTreeMap;
 
@@ -20,12 +20,7 @@ pub struct Other {
 impl Other {
     /// The other one than this.
     pub fn than(backend: Backend) -> Self {
-        let backend = match backend {
-            Backend::Nft => Some(Backend::Legacy),
-            Backend::Legacy => Some(Backend::Nft),
-            Backend::Usual => other_than_usual(),
-        };
-        Self { backend, seen: BTreeMap::new() }
+        Self { backend: backend.other(), seen: BTreeMap::new() }
     }
 
     /// What kube-proxy left there. Nothing where it cannot be read, as where its programs or its part of the kernel are
@@ -51,11 +46,4 @@ impl Other {
         self.seen.remove(&family);
         backend.clear(family, |_| Shared::KubeProxys)
     }
-}
-
-fn other_than_usual() -> Option<Backend> {
-    let output = run(&Backend::Usual.program(Family::Ipv4, "save"), &["--version"], "").ok()?;
-    let version = String::from_utf8_lossy(&output.stdout).into_owned();
-    let kinds = [("nf_tables", Backend::Legacy), ("legacy", Backend::Nft)];
-    kinds.into_iter().find(|(kind, _)| version.contains(kind)).map(|(_, other)| other)
 }

@@ -16,43 +16,10 @@
 //! differs.
 
 use super::nat;
+use super::table::{Chain, Jump, SETTINGS_AT, Table};
 use crate::model::Family;
 use crate::model::localhost::{FAR_ADDRESS, FAR_DEVICE, NEAR_ADDRESS, NEAR_DEVICE};
 use crate::model::netfilter::{Balancing, LocalPods, RuleSettings, SetKey, SetKind, mark};
-
-/// What there is in one table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Table {
-    /// `mangle`, `nat` or `filter`.
-    pub name: &'static str,
-    /// Chains that are ours as a whole.
-    pub chains: Vec<Chain>,
-    /// Chains that must be there for these to lead to, and whose rules are not for the settings to say.
-    pub roots: Vec<&'static str>,
-    /// Rules of ours in the kernel's chains, in the order in which they should stand.
-    pub jumps: Vec<Jump>,
-}
-
-/// A chain with all its rules.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chain {
-    /// At most 28 characters (`XT_EXTENSION_MAXNAMELEN`).
-    pub name: &'static str,
-    /// Without the `-A NAME` that begins them.
-    pub rules: Vec<String>,
-}
-
-/// A rule in a chain of the kernel's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Jump {
-    /// `PREROUTING` and so on.
-    pub from: &'static str,
-    /// Without the `-A PREROUTING` that begins it.
-    pub rule: String,
-}
-
-/// The chain whose first rule has the settings as its comment, and the chain's table.
-pub const SETTINGS_AT: (&str, &str) = ("mangle", "IPVSD-PREROUTING");
 
 /// All rules of a family.
 pub fn tables(settings: &RuleSettings, family: Family) -> [Table; 3] {

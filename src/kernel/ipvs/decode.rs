@@ -1,11 +1,11 @@
 //! Reads IPVS's answers. Attributes that are not known are passed over, as a newer kernel may send more.
 
 use super::{
-    AF_INET, AF_INET6, DestinationEntry, Identity, Info, Stats, Timeouts, Tunnel, VirtualServerEntry, destination,
-    forwarding_of, service, subject,
+    DestinationEntry, Identity, Info, Stats, Timeouts, Tunnel, VirtualServerEntry, destination, forwarding_of, service,
+    subject,
 };
-use crate::kernel::netlink::Malformed;
 use crate::kernel::netlink::decode::{attributes, generic_attributes, text_of, u8_of, u16_of, u32_of, u64_of};
+use crate::kernel::netlink::{Malformed, address_family};
 use crate::model::{DestinationKey, Family};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -215,11 +215,8 @@ impl Stats {
 }
 
 fn family_of(number: u16) -> Result<Family, Malformed> {
-    match number {
-        AF_INET => Ok(Family::Ipv4),
-        AF_INET6 => Ok(Family::Ipv6),
-        _ => Err(Malformed(format!("address family {number}"))),
-    }
+    let family = u8::try_from(number).ok().and_then(address_family::from_number);
+    family.ok_or_else(|| Malformed(format!("address family {number}")))
 }
 
 /// An address out of a field of sixteen bytes, of which IPv4 takes the first four.

@@ -1,7 +1,7 @@
 //! Writes IPVS requests straight into a batch, with no allocation for each.
 
-use super::{Identity, PERSISTENT, Timeouts, command, destination, family_number, forwarding_number, service, subject};
-use crate::kernel::netlink::{Batch, Message};
+use super::{Identity, PERSISTENT, Timeouts, command, destination, forwarding_number, service, subject};
+use crate::kernel::netlink::{Batch, Message, address_family};
 use crate::kernel::ownership;
 use crate::model::{DestinationKey, DestinationSpec, Family, Op, Persistence, VirtualServerKey, VirtualServerSpec};
 use std::net::IpAddr;
@@ -109,7 +109,7 @@ fn put_service(message: &mut Message<'_>, key: VirtualServerKey, spec: Option<&V
 }
 
 fn put_identity(message: &mut Message<'_>, identity: Identity) {
-    message.attribute(service::AF, &family_number(identity.family()).to_ne_bytes());
+    message.attribute(service::AF, &family_field(identity.family()));
     match identity {
         Identity::Mark { mark, .. } => message.attribute(service::FWMARK, &mark.to_ne_bytes()),
         Identity::Address { address, port, protocol } => {
@@ -134,8 +134,7 @@ fn put_flags(message: &mut Message<'_>, spec: &VirtualServerSpec) {
 /// A destination's identity, and its settings if the request is to set them.
 fn put_destination(message: &mut Message<'_>, key: DestinationKey, spec: Option<&DestinationSpec>) {
     message.nested(subject::DEST, |message| {
-        let family = family_number(Family::of(key.address));
-        message.attribute(destination::ADDR_FAMILY, &family.to_ne_bytes());
+        message.attribute(destination::ADDR_FAMILY, &family_field(Family::of(key.address)));
         message.attribute(destination::ADDR, &address_field(key.address));
         message.attribute(destination::PORT, &key.port.to_be_bytes());
         let Some(spec) = spec else { return };
@@ -154,6 +153,11 @@ fn put_text(message: &mut Message<'_>, kind: u16, text: &str) {
         to.copy_from_slice(from);
     }
     message.attribute(kind, value.get(..=length).unwrap_or(&value));
+}
+
+/// A family's number in 16 bits.
+fn family_field(family: Family) -> [u8; 2] {
+    u16::from(address_family::number(family)).to_ne_bytes()
 }
 
 /// `union nf_inet_addr`: sixteen bytes, of which IPv4 takes the first four.

@@ -55,13 +55,25 @@ pub enum OpenError {
 }
 
 impl Ipvs {
-    /// Opens it, and has the module loaded if that is missing and `loads` says so.
+    /// Opens it, and has the module loaded if that is missing.
     ///
     /// # Errors
     /// IPVS or the permission to use it is missing.
-    pub fn open(loads: bool) -> Result<Self, OpenError> {
+    pub fn open() -> Result<Self, OpenError> {
+        Self::open_after(|| modules::load("ip_vs"))
+    }
+
+    /// The same without loading anything: where the module is missing, it is missing.
+    ///
+    /// # Errors
+    /// IPVS or the permission to use it is missing.
+    pub fn open_as_is() -> Result<Self, OpenError> {
+        Self::open_after(|| modules::Loading::NotTried)
+    }
+
+    fn open_after(load: impl FnOnce() -> modules::Loading) -> Result<Self, OpenError> {
         let mut socket = Socket::open(NlFamily::Generic, RECEIVE_BUFFER)?;
-        let encoder = Encoder { family: family_number(&mut socket, loads)? };
+        let encoder = Encoder { family: family_number(&mut socket, load)? };
         let info = match info(&mut socket, encoder) {
             Err(ObserveError::Refused { errno: Errno::EPERM, .. }) => Err(OpenError::NotPermitted),
             info => info.map_err(OpenError::Info),
@@ -224,12 +236,13 @@ fn put(server: &VirtualServerEntry, into: &mut Observation) -> Result<VirtualSer
     Ok(key)
 }
 
-fn family_number(socket: &mut Socket, loads: bool) -> Result<u16, OpenError> {
+/// The number of IPVS, for which the module is loaded where it is not known yet.
+fn family_number(socket: &mut Socket, load: impl FnOnce() -> modules::Loading) -> Result<u16, OpenError> {
     match family::look_up(socket, FAMILY_NAME) {
         Err(FamilyError::Unknown) => {}
         found => return found.map_err(OpenError::Family),
     }
-    let loading = if loads { modules::load("ip_vs") } else { modules::Loading::NotTried };
+    let loading = load();
     family::look_up(socket, FAMILY_NAME).map_err(|error| match error {
         FamilyError::Unknown => OpenError::ModuleMissing { loading },
         error => OpenError::Family(error),

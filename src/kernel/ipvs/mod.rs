@@ -91,10 +91,6 @@ const PERSISTENT: u32 = 0x1;
 /// is in the hash table already, and never gets there.
 const HASHED: u32 = 0x2;
 
-/// `AF_INET` and `AF_INET6` (linux/socket.h) as IPVS writes them.
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
-
 /// `IPVS_INFO_ATTR_*`: what IPVS says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Info {
@@ -332,12 +328,5 @@ fn forwarding_of(flags: u32) -> Option<Forwarding> {
         3 => Some(Forwarding::DirectRouting),
         4 => Some(Forwarding::Bypass),
         _ => None,
-    }
-}
-
-fn family_number(family: Family) -> u16 {
-    match family {
-        Family::Ipv4 => AF_INET,
-        Family::Ipv6 => AF_INET6,
     }
 }

@@ -1,6 +1,7 @@
 //! The rules and routes of the way as rtnetlink messages.
 
 use super::End;
+use crate::kernel::netlink::address_family::IPV4;
 use crate::kernel::netlink::decode::{attributes, text_of, u32_of};
 use crate::kernel::netlink::{Batch, Malformed};
 use crate::kernel::ownership::ROUTE_PROTOCOL;
@@ -18,9 +19,6 @@ const GET_RULE: u16 = 34;
 /// `sizeof(struct rtmsg)` (linux/rtnetlink.h) and `sizeof(struct fib_rule_hdr)` (linux/fib_rules.h). In both the family
 /// is at byte 0 and the length of the destination's prefix at byte 1; a route's kind and a rule's action are at byte 7.
 const HEADER: usize = 12;
-
-/// `AF_INET` (linux/socket.h).
-const INET: u8 = 2;
 
 /// `RTA_DST`, `RTA_OIF`, `RTA_TABLE` (linux/rtnetlink.h).
 const ROUTE_DESTINATION: u16 = 1;
@@ -124,14 +122,14 @@ impl Route {
 
 /// Adds a request for all rules of IPv4; `flags` make it a dump.
 pub fn rules(batch: &mut Batch, flags: u16) {
-    batch.push(GET_RULE, flags, |message| message.raw(&[INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
+    batch.push(GET_RULE, flags, |message| message.raw(&[IPV4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
 }
 
 /// Adds a request for all routes of a table; `flags` make it a dump. The kernel filters by table if it can
 /// (`NETLINK_GET_STRICT_CHK`, since Linux 4.20).
 pub fn routes(batch: &mut Batch, flags: u16, table: u32) {
     batch.push(GET_ROUTE, flags, |message| {
-        message.raw(&[INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        message.raw(&[IPV4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         message.attribute(ROUTE_TABLE, &table.to_ne_bytes());
     });
 }
@@ -150,7 +148,7 @@ pub fn delete_rule(batch: &mut Batch, rule: Rule) {
 pub fn add_route(batch: &mut Batch, route: Route, device: u32) {
     let (kind, scope) = route.kind_and_scope();
     batch.push(NEW_ROUTE, NLM_F_CREATE | NLM_F_REPLACE, |message| {
-        message.raw(&[INET, 32, 0, 0, 0, ROUTE_PROTOCOL, scope, kind, 0, 0, 0, 0]);
+        message.raw(&[IPV4, 32, 0, 0, 0, ROUTE_PROTOCOL, scope, kind, 0, 0, 0, 0]);
         message.attribute(ROUTE_TABLE, &route.table().to_ne_bytes());
         message.attribute(ROUTE_DESTINATION, &route.destination().octets());
         message.attribute(ROUTE_DEVICE, &device.to_ne_bytes());
@@ -160,7 +158,7 @@ pub fn add_route(batch: &mut Batch, route: Route, device: u32) {
 fn write_rule(batch: &mut Batch, (kind, flags): (u16, u16), rule: Rule) {
     let prefix = if rule == Rule::ToAddresses { 31 } else { 0 };
     batch.push(kind, flags, |message| {
-        message.raw(&[INET, prefix, 0, 0, 0, 0, 0, TO_TABLE, 0, 0, 0, 0]);
+        message.raw(&[IPV4, prefix, 0, 0, 0, 0, 0, TO_TABLE, 0, 0, 0, 0]);
         match rule {
             Rule::FromFarEnd => message.attribute(RULE_DEVICE, &[FAR_DEVICE.as_bytes(), &[0]].concat()),
             Rule::ToAddresses => message.attribute(RULE_DESTINATION, &NEAR_ADDRESS.octets()),
@@ -197,7 +195,7 @@ pub fn decode_rule(payload: &[u8]) -> Result<Option<Rule>, Malformed> {
         };
         selects && (priority, table) == (Some(rule.priority()), Some(rule.table()))
     };
-    let leads = header.0 == Some(&INET) && header.2 == Some(&TO_TABLE);
+    let leads = header.0 == Some(&IPV4) && header.2 == Some(&TO_TABLE);
     Ok(Rule::ALL.into_iter().find(is_ours).filter(|_| leads))
 }
 
@@ -221,7 +219,7 @@ pub fn decode_route(payload: &[u8], [near, far]: [u32; 2]) -> Result<Option<Rout
         let (kind, _) = route.kind_and_scope();
         (table, device) == (Some(route.table()), Some(index))
             && destination == Some(&route.destination().octets())
-            && (payload.first(), payload.get(1), payload.get(7)) == (Some(&INET), Some(&32), Some(&kind))
+            && (payload.first(), payload.get(1), payload.get(7)) == (Some(&IPV4), Some(&32), Some(&kind))
     };
     Ok(Route::ALL.into_iter().find(is_ours))
 }

@@ -1,7 +1,7 @@
 //! Virtual servers of rules in IPVS's words, for those who print what balances. Rules count no connections.
 
+use crate::kernel::ipvs::handle::Table;
 use crate::kernel::ipvs::{DestinationEntry, Info, Stats, Tunnel, VirtualServerEntry};
-use crate::kernel::linux::Table;
 use crate::model::{Destinations, Family, Persistence, VirtualServer, VirtualServerKey};
 
 /// A table of these, of no version and no size.

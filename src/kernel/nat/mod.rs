@@ -6,6 +6,7 @@
 
 pub mod chain;
 pub mod entry;
+mod input;
 pub mod rule;
 pub mod server;
 pub mod table;
@@ -15,8 +16,9 @@ use super::iptables::{Blame, Failed};
 use super::{Cause, Errno, Failure};
 use crate::model::op::Refusal;
 use crate::model::{Family, Model, Op, VirtualServer, VirtualServerKey};
+use input::Input;
 use std::collections::BTreeMap;
-use table::{Changes, Input, Table};
+use table::{Changes, Table};
 
 /// How often in one [`Nat::apply`] an input that was refused is tried again in parts: where everything is refused it ends.
 const ATTEMPTS: usize = 64;

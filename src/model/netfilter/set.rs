@@ -22,6 +22,12 @@ impl Set {
         Self { capacity: Capacity::for_members(kind, members.len()), members }
     }
 
+    /// The same with at least the room of the one that is there: to make that smaller would be to replace it.
+    pub fn no_smaller_than(mut self, found: Option<&Self>) -> Self {
+        self.capacity = self.capacity.max(found.map_or(self.capacity, |found| found.capacity));
+        self
+    }
+
     /// Whether the kernel would refuse another member. A set of ports has room for all.
     pub fn is_full(&self, kind: SetKind) -> bool {
         kind.set_type() != SetType::Port && self.members.len() >= usize::try_from(self.capacity.0).unwrap_or(usize::MAX)

@@ -7,7 +7,6 @@ mod html;
 mod view;
 
 use super::answer::{self, Answer};
-use super::pages::MetricsPages;
 use super::questions::Ask;
 use crate::inspect::{self, Overview, Question};
 use bytes::Bytes;
@@ -17,6 +16,7 @@ use std::fmt;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
+pub(super) use view::Known;
 use view::View;
 
 /// How long the page waits for the reconciler.
@@ -34,7 +34,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
      base-uri 'none'; frame-ancestors 'none'",
 );
 
-/// What the page says besides what [`MetricsPages`] knows.
+/// What the page says besides what is known without it.
 pub struct Page {
     node: String,
     reason: String,
@@ -49,22 +49,12 @@ impl Page {
         Self { node, reason, ask, next: Mutex::new(Instant::now()) }
     }
 
-    /// The page with what `?q=` looks for.
-    pub(super) async fn answer(&self, request: &Request<Bytes>, pages: &MetricsPages) -> Answer {
+    /// The page with what `?q=` looks for. What is `known` is asked last, so that it is as of the answer.
+    pub(super) async fn answer(&self, request: &Request<Bytes>, known: impl FnOnce() -> Known) -> Answer {
         let text = looked_for(request.uri().query().unwrap_or_default());
         let overview = self.overview(text.clone()).await;
-        let now = (pages.clock)();
-        let view = View {
-            node: &self.node,
-            mode: pages.mode,
-            reason: &self.reason,
-            up: now.monotonic.saturating_sub(pages.started.monotonic),
-            health: pages.health.report(now),
-            queue_age: pages.health.queue_age(now),
-            latencies: pages.metrics.latencies(),
-            overview: overview.as_deref(),
-            text: &text,
-        };
+        let view =
+            View { node: &self.node, known: known(), reason: &self.reason, overview: overview.as_deref(), text: &text };
         let html = HeaderValue::from_static("text/html; charset=utf-8");
         [
             (CONTENT_SECURITY_POLICY, POLICY),

@@ -11,12 +11,10 @@ use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// All that the page shows.
-pub struct View<'a> {
-    pub node: &'a str,
+/// What is known without the reconciler.
+pub struct Known {
+    /// What balances, in a word.
     pub mode: &'static str,
-    /// Why this mode, half a sentence.
-    pub reason: &'a str,
     /// Since the start.
     pub up: Duration,
     pub health: Report,
@@ -24,6 +22,14 @@ pub struct View<'a> {
     pub queue_age: Duration,
     /// Of passes, and of news.
     pub latencies: [Option<Quantiles>; 2],
+}
+
+/// All that the page shows.
+pub struct View<'a> {
+    pub node: &'a str,
+    pub known: Known,
+    /// Why this mode, half a sentence.
+    pub reason: &'a str,
     /// None while the reconciler is busy.
     pub overview: Option<&'a Overview>,
     /// What is looked for.
@@ -80,9 +86,9 @@ impl View<'_> {
     fn states(&self) -> Vec<(Level, String)> {
         let mut bad = Vec::new();
         let mut warnings = Vec::new();
-        let lagging = self.health.families.iter().filter(|(_, family)| !family.is_healthy);
+        let lagging = self.known.health.families.iter().filter(|(_, family)| !family.is_healthy);
         bad.extend(lagging.map(|(family, _)| format!("unhealthy: changes of {} wait for too long", family.name())));
-        if !self.health.node_eligible {
+        if !self.known.health.node_eligible {
             warnings.push("load balancers are told to send nothing to this node".into());
         }
         match self.overview {
@@ -118,10 +124,10 @@ impl View<'_> {
         let mut fact = |name: &'static str, value: &dyn Display| {
             html.element(["<div><dt>", "</dt>"], name).element(["<dd>", "</dd></div>\n"], value);
         };
-        fact("Mode", &format_args!("{}, {}", self.mode, self.reason));
+        fact("Mode", &format_args!("{}, {}", self.known.mode, self.reason));
         fact("Version", &env!("CARGO_PKG_VERSION"));
-        fact("Up for", &long(self.up));
-        fact("Node may get traffic", &if self.health.node_eligible { "yes" } else { "no" });
+        fact("Up for", &long(self.known.up));
+        fact("Node may get traffic", &if self.known.health.node_eligible { "yes" } else { "no" });
         if let Some(Overview { status, .. }) = self.overview {
             fact("Services", &status.services);
             fact("EndpointSlices", &status.endpoint_slices);
@@ -138,15 +144,15 @@ impl View<'_> {
     fn families(&self, html: &mut Html) {
         html.markup("<h2>Health</h2>\n<div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">Family</th>");
         html.markup("<th scope=\"col\">Healthy</th><th scope=\"col\">Last up to date</th></tr></thead>\n<tbody>\n");
-        let now = self.health.now;
-        for (family, report) in &self.health.families {
+        let now = self.known.health.now;
+        for (family, report) in &self.known.health.families {
             let ago = now.monotonic.saturating_sub(report.last_updated.monotonic);
             let when = Duration::from_secs(report.last_updated.since_unix_epoch.as_secs());
             html.element(ROW, family.name()).element(TD, if report.is_healthy { "yes" } else { "no" });
             html.element(TD, format_args!("{}, {} ago", timestamp::rfc3339(when), long(ago))).markup("</tr>\n");
         }
         html.markup("</tbody>\n</table></div>\n<p>");
-        match self.queue_age {
+        match self.known.queue_age {
             Duration::ZERO => html.text("Nothing waits to be programmed."),
             age => html.text(format_args!("The oldest change has been waiting for {}.", long(age))),
         };
@@ -164,7 +170,7 @@ impl View<'_> {
         );
         html.markup("<th scope=\"col\" class=\"number\">90 % within</th>");
         html.markup("<th scope=\"col\" class=\"number\">99 % within</th></tr></thead>\n<tbody>\n");
-        for (what, measured) in ["From news to the kernel", "Passes"].iter().zip(self.latencies.iter().rev()) {
+        for (what, measured) in ["From news to the kernel", "Passes"].iter().zip(self.known.latencies.iter().rev()) {
             html.element(ROW, what).element(NUMBER, measured.map_or(0, |measured| measured.count));
             for of in [|all: Quantiles| all.half, |all: Quantiles| all.most, |all: Quantiles| all.nearly_all] {
                 html.markup("<td class=\"number\">");

@@ -7,28 +7,13 @@
 
 use super::collection::{Collection, Words};
 use super::kind::Kind;
-use super::object::Object;
+use super::object::Event;
 use super::this_node::ThisNode;
 use super::triggers::Triggers;
 use super::{News, Notice};
 use crate::state::{Change, Problem};
 use std::mem;
 use std::time::{Instant, SystemTime};
-
-/// An event of one kind of object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Event {
-    /// A list begins, perhaps in place of one that did not come to its end.
-    ListBegins,
-    /// An object of the list.
-    Listed(Object),
-    /// The list is complete.
-    ListEnds,
-    /// An object is new or different since the list.
-    Changed(Object),
-    /// An object is gone, or a selector no longer matches it.
-    Gone(Object),
-}
 
 /// What is known of the cluster besides what the State has.
 #[derive(Debug)]

@@ -12,10 +12,9 @@ use super::backoff::{Backoff, chance};
 use super::connection::Access;
 use super::exchange::{Answer, send};
 use super::failure::Failure;
-use super::fold::Event;
 use super::kind::Kind;
 use super::lines::Lines;
-use super::object::Object;
+use super::object::{Event, Object};
 use super::observe::RequestObserver;
 use super::wire::{Identity, Line, Page};
 use crate::source::convert::Context;
@@ -265,8 +264,14 @@ impl Follower {
             "ADDED" | "MODIFIED" if is_list => Event::Listed(object(self.kind)),
             "ADDED" | "MODIFIED" => Event::Changed(object(self.kind)),
             "DELETED" => Event::Gone(object(self.kind)),
-            "BOOKMARK" if is_list => return self.bookmark(line.object).await,
-            "BOOKMARK" => return self.advance(line.object),
+            "BOOKMARK" => {
+                if is_list {
+                    self.bookmark(line.object).await;
+                } else {
+                    self.advance(line.object);
+                }
+                return Ok(());
+            }
             "ERROR" => return Err(error(line.object)),
             other => {
                 debug!("an event of type {other:?} is skipped");
@@ -274,24 +279,25 @@ impl Follower {
             }
         };
         self.tell(Heard::Event(event)).await;
-        if is_list { Ok(()) } else { self.advance(line.object) }
+        if !is_list {
+            self.advance(line.object);
+        }
+        Ok(())
     }
 
     /// A bookmark within a list may be its end, from where the watch goes on.
-    async fn bookmark(&mut self, json: &RawValue) -> Result<(), Failure> {
+    async fn bookmark(&mut self, json: &RawValue) {
         let identity = Identity::of(json);
         if let Some(place) = identity.version().filter(|_| identity.ends_the_list()) {
             self.complete(place.into_owned()).await;
             self.works_since = Some(Instant::now());
         }
-        Ok(())
     }
 
-    fn advance(&mut self, json: &RawValue) -> Result<(), Failure> {
+    fn advance(&mut self, json: &RawValue) {
         if let Some(version) = Identity::of(json).version() {
             self.place = Some(version.into_owned());
         }
-        Ok(())
     }
 
     async fn is_well(&mut self) {

@@ -30,6 +30,21 @@ pub(super) struct Object {
     pub slips: Vec<Problem>,
 }
 
+/// What is told of one kind of object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// A list begins, perhaps in place of one that did not come to its end.
+    ListBegins,
+    /// An object of the list.
+    Listed(Object),
+    /// The list is complete.
+    ListEnds,
+    /// An object is new or different since the list.
+    Changed(Object),
+    /// An object is gone, or a selector no longer matches it.
+    Gone(Object),
+}
+
 /// What an object says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Content {

@@ -2,8 +2,7 @@
 //! be read.
 
 use super::Notice;
-use super::fold::Event;
-use super::object::Content;
+use super::object::{Content, Event};
 use crate::state::{NodeObject, Problem};
 use std::mem;
 

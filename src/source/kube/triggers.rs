@@ -1,6 +1,6 @@
 //! When what led to the changes of EndpointSlices happened, for measuring how long it takes to act on it.
 
-use super::fold::Event;
+use super::object::Event;
 use std::mem;
 use std::time::SystemTime;
 

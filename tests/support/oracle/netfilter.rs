@@ -46,13 +46,11 @@ impl Cluster {
     }
 
     fn add_port(&self, (service, port, family): OnePort<'_>, mark: Mark, members: &mut Members) {
-        let mut add = |kind, member, mark| {
-            members.get_mut(&key(kind, family)).unwrap().insert(member, mark);
-        };
+        let mut adding = Adding { members, family };
         let endpoints = self.endpoints(service, port, family);
         for own in local(&endpoints).keys() {
             let endpoint = AddressPort { address: own.address, protocol: port.protocol, port: own.port };
-            add(SetKind::LoopBack, Member::AddressPortAddress(endpoint, own.address), None);
+            adding.add(SetKind::LoopBack, Member::AddressPortAddress(endpoint, own.address), None);
         }
         let at = |address: &IpAddr, port_number| AddressPort {
             address: *address,
@@ -63,7 +61,7 @@ impl Cluster {
             addresses.iter().filter(|ip| Family::of(**ip) == family).map(|ip| at(ip, port.port)).collect()
         };
         for frontend in of_family(&service.cluster_ips) {
-            add(SetKind::ClusterIp, Member::AddressPort(frontend), None);
+            adding.add(SetKind::ClusterIp, Member::AddressPort(frontend), None);
         }
         let is_local = service.external_policy == TrafficPolicy::Local;
         let mut external = if self.settings.external_ips_allowed { of_family(&service.external_ips) } else { vec![] };
@@ -74,59 +72,42 @@ impl Cluster {
         let node = self.node.addresses.iter().filter(|ip| Family::of(**ip) == family && self.has_node_ports(**ip));
         let node: Vec<_> = node.filter_map(|ip| Some(at(ip, port.node_port?))).collect();
         let external_kind = if is_local { SetKind::ExternalIpLocal } else { SetKind::ExternalIp };
-        external.iter().for_each(|frontend| add(external_kind, Member::AddressPort(*frontend), None));
+        external.iter().for_each(|frontend| adding.add(external_kind, Member::AddressPort(*frontend), None));
         for frontend in &balancer {
-            add(SetKind::LoadBalancer, Member::AddressPort(*frontend), None);
+            adding.add(SetKind::LoadBalancer, Member::AddressPort(*frontend), None);
             if is_local {
-                add(SetKind::LoadBalancerLocal, Member::AddressPort(*frontend), None);
+                adding.add(SetKind::LoadBalancerLocal, Member::AddressPort(*frontend), None);
             }
-            let ranges = service.source_ranges.iter().filter(|range| Family::of(range.addr()) == family);
-            for range in ranges {
-                add(SetKind::LoadBalancerFirewall, Member::AddressPort(*frontend), None);
-                add(SetKind::LoadBalancerSourceCidr, Member::AddressPortNet(*frontend, range.trunc()), None);
-                if self.primary(family).is_some_and(|node| range.contains(&node)) {
-                    let itself = Member::AddressPortAddress(*frontend, frontend.address);
-                    add(SetKind::LoadBalancerSourceIp, itself, None);
-                }
-            }
+            self.add_source_ranges(service, *frontend, &mut adding);
         }
-        let (all, of_local) = match port.protocol {
-            Protocol::Tcp => (SetKind::NodePortTcp, SetKind::NodePortLocalTcp),
-            Protocol::Udp => (SetKind::NodePortUdp, SetKind::NodePortLocalUdp),
-            Protocol::Sctp => (SetKind::NodePortSctp, SetKind::NodePortLocalSctp),
-        };
-        for frontend in &node {
-            let member = if port.protocol == Protocol::Sctp {
-                Member::AddressPort(*frontend)
-            } else {
-                Member::Port(frontend.port)
-            };
-            add(all, member, None);
-            if is_local {
-                add(of_local, member, None);
-            }
-        }
+        add_node_ports(&node, is_local, &mut adding);
         let has_any = !self.of_cluster(&endpoints).is_empty();
         if let Some(number) = port.node_port.filter(|_| has_any && self.has_localhost(family)) {
-            let client = AddressPort { address: Ipv4Addr::LOCALHOST.into(), protocol: port.protocol, port: number };
-            match port.protocol {
-                Protocol::Tcp => add(SetKind::LocalhostTcp, Member::Port(number), None),
-                Protocol::Udp => add(SetKind::LocalhostUdp, Member::Port(number), None),
-                Protocol::Sctp => add(SetKind::LocalhostSctp, Member::AddressPort(client), None),
-            }
-            let far = AddressPort { address: [169, 254, 255, 119].into(), ..client };
-            add(SetKind::ShortCircuit, Member::AddressPort(far), Some(mark));
+            add_localhost(port.protocol, (number, mark), &mut adding);
         }
         if is_local {
             let usable = endpoints.values().any(|one| one.ready || is_leaving(one));
             let local_usable = local(&endpoints).values().any(|one| one.ready || is_leaving(one));
             for frontend in external.iter().chain(&balancer).chain(&node) {
                 if usable && !local_usable {
-                    add(SetKind::NoLocal, Member::AddressPort(*frontend), None);
+                    adding.add(SetKind::NoLocal, Member::AddressPort(*frontend), None);
                 }
                 if has_any {
-                    add(SetKind::ShortCircuit, Member::AddressPort(*frontend), Some(mark));
+                    adding.add(SetKind::ShortCircuit, Member::AddressPort(*frontend), Some(mark));
                 }
+            }
+        }
+    }
+
+    fn add_source_ranges(&self, service: &Service, frontend: AddressPort, adding: &mut Adding<'_>) {
+        let family = adding.family;
+        let ranges = service.source_ranges.iter().filter(|range| Family::of(range.addr()) == family);
+        for range in ranges {
+            adding.add(SetKind::LoadBalancerFirewall, Member::AddressPort(frontend), None);
+            adding.add(SetKind::LoadBalancerSourceCidr, Member::AddressPortNet(frontend, range.trunc()), None);
+            if self.primary(family).is_some_and(|node| range.contains(&node)) {
+                let itself = Member::AddressPortAddress(frontend, frontend.address);
+                adding.add(SetKind::LoadBalancerSourceIp, itself, None);
             }
         }
     }
@@ -199,4 +180,46 @@ pub fn comparable(mut model: Model) -> Model {
 
 fn key(kind: SetKind, family: Family) -> SetKey {
     SetKey { kind, family }
+}
+
+/// Members of the sets of a family that are being added.
+struct Adding<'a> {
+    members: &'a mut Members,
+    family: Family,
+}
+
+impl Adding<'_> {
+    fn add(&mut self, kind: SetKind, member: Member, mark: Option<Mark>) {
+        self.members.get_mut(&key(kind, self.family)).unwrap().insert(member, mark);
+    }
+}
+
+fn add_node_ports(node: &[AddressPort], is_local: bool, adding: &mut Adding<'_>) {
+    for frontend in node {
+        let (all, of_local) = match frontend.protocol {
+            Protocol::Tcp => (SetKind::NodePortTcp, SetKind::NodePortLocalTcp),
+            Protocol::Udp => (SetKind::NodePortUdp, SetKind::NodePortLocalUdp),
+            Protocol::Sctp => (SetKind::NodePortSctp, SetKind::NodePortLocalSctp),
+        };
+        let member = if frontend.protocol == Protocol::Sctp {
+            Member::AddressPort(*frontend)
+        } else {
+            Member::Port(frontend.port)
+        };
+        adding.add(all, member, None);
+        if is_local {
+            adding.add(of_local, member, None);
+        }
+    }
+}
+
+fn add_localhost(protocol: Protocol, (number, mark): (u16, Mark), adding: &mut Adding<'_>) {
+    let client = AddressPort { address: Ipv4Addr::LOCALHOST.into(), protocol, port: number };
+    match protocol {
+        Protocol::Tcp => adding.add(SetKind::LocalhostTcp, Member::Port(number), None),
+        Protocol::Udp => adding.add(SetKind::LocalhostUdp, Member::Port(number), None),
+        Protocol::Sctp => adding.add(SetKind::LocalhostSctp, Member::AddressPort(client), None),
+    }
+    let far = AddressPort { address: [169, 254, 255, 119].into(), ..client };
+    adding.add(SetKind::ShortCircuit, Member::AddressPort(far), Some(mark));
 }

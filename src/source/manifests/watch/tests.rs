@@ -49,7 +49,7 @@ fn config_map(root: &Path) {
 }
 
 #[tokio::test]
-async fn files_that_come_change_and_go() {
+async fn files_that_come_change_and_go_are_noticed() {
     let mut scene = Scene::new(|_| {});
     let (file, other) = (scene.path("manifests/web.yaml"), scene.path("manifests/web.json"));
     fs::write(&file, "one").unwrap();
@@ -64,7 +64,7 @@ async fn files_that_come_change_and_go() {
 }
 
 #[tokio::test]
-async fn editors_that_write_and_rename() {
+async fn what_editors_write_and_rename_is_noticed_once_it_is_whole() {
     let mut scene = Scene::new(|root| fs::write(root.join("manifests/web.yaml"), "one").unwrap());
     let [file, backup, new] = ["web.yaml", "web.yaml~", ".web.yaml.new"].map(|n| scene.path("manifests").join(n));
     fs::write(scene.path("manifests/.web.yaml.swp"), "").unwrap();
@@ -78,7 +78,7 @@ async fn editors_that_write_and_rename() {
 }
 
 #[tokio::test]
-async fn the_swap_of_a_mounted_config_map() {
+async fn the_swap_of_a_mounted_config_map_is_noticed() {
     let mut scene = Scene::new(config_map);
     let mount = scene.path("manifests");
     for version in ["..v2", "..v3"] {
@@ -96,7 +96,7 @@ async fn the_swap_of_a_mounted_config_map() {
 }
 
 #[tokio::test]
-async fn a_file_elsewhere_that_a_link_leads_to() {
+async fn a_file_elsewhere_that_a_link_leads_to_is_watched() {
     let mut scene = Scene::new(|root| {
         fs::create_dir(root.join("elsewhere")).unwrap();
         fs::write(root.join("elsewhere/text"), "one").unwrap();
@@ -114,7 +114,7 @@ async fn a_file_elsewhere_that_a_link_leads_to() {
 }
 
 #[tokio::test]
-async fn the_directory_is_removed_and_made_again() {
+async fn a_directory_that_is_removed_and_made_again_is_watched_on() {
     let mut scene = Scene::new(|_| {});
     fs::remove_dir(scene.path("manifests")).unwrap();
     scene.is_noticed().await;
@@ -129,7 +129,7 @@ async fn the_directory_is_removed_and_made_again() {
 }
 
 #[tokio::test]
-async fn the_directory_is_a_link_that_is_swapped() {
+async fn a_directory_that_is_a_link_is_watched_on_when_that_is_swapped() {
     let mut scene = Scene::new(|root| {
         fs::rename(root.join("manifests"), root.join("v1")).unwrap();
         symlink("v1", root.join("manifests")).unwrap();
@@ -145,7 +145,7 @@ async fn the_directory_is_a_link_that_is_swapped() {
 }
 
 #[tokio::test]
-async fn a_directory_that_comes_later_with_its_parents() {
+async fn a_directory_that_comes_later_with_its_parents_is_noticed() {
     let root = TempDir::new().unwrap();
     let watch = Watch::new(&root.path().join("a/b/manifests"));
     let mut scene = Scene { root, watch };
@@ -156,7 +156,7 @@ async fn a_directory_that_comes_later_with_its_parents() {
 }
 
 #[tokio::test]
-async fn permissions_and_what_is_made_while_nobody_waits() {
+async fn changes_of_permissions_and_those_while_nobody_waits_are_noticed_once() {
     use std::os::unix::fs::PermissionsExt;
     let mut scene = Scene::new(|root| fs::write(root.join("manifests/web.yaml"), "one").unwrap());
     fs::set_permissions(scene.path("manifests/web.yaml"), fs::Permissions::from_mode(0o600)).unwrap();

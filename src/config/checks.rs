@@ -1,6 +1,6 @@
 //! Checking single values: what is wrong is collected, so that all of it can be told at once.
 
-use crate::config::duration::GoDuration;
+use super::duration::GoDuration;
 use crate::model::address;
 use crate::state::OneLine;
 use ipnet::IpNet;
