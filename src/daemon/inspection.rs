@@ -1,7 +1,7 @@
 //! The inspection socket: has the reconciler's thread answer what is asked there, and sees to it that one ipvsd alone is at
 //! work in a network namespace, whose sign is the socket's name.
 
-use super::service_manager::tell_status;
+use super::service_manager::{start_takes_longer, tell_status};
 use super::socket_file::listen_at;
 use super::wheel::Message;
 use super::{Ended, runtime};
@@ -100,6 +100,7 @@ async fn end_of(mut other: OtherDaemon) {
         tell_status(&format!("waits: {other}"));
         let told = other;
         while other == told {
+            start_takes_longer();
             sleep(LOOK).await;
             match claim(INSPECTION_NAME, SILENCE).await {
                 Err(ClaimError::OtherDaemon(found)) => other = found,
