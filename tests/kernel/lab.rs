@@ -128,6 +128,21 @@ pub fn trial(name: &str, body: impl Fn() + Send + Sync + 'static) -> Trial {
     })
 }
 
+/// A test for the lab alone, as it does to the machine around it what is not to be done to anybody's. It starts a lab of
+/// its own elsewhere.
+pub fn lab_trial(name: &str, body: impl Fn() + Send + Sync + 'static) -> Trial {
+    if is_set("IPVSD_IN_LAB") {
+        return trial(name, body);
+    }
+    let test = name.to_owned();
+    let in_lab = move || {
+        let this = env::current_exe().expect("/proc is mounted on every Linux");
+        let status = Command::new(BOOT).arg(this).args(["--exact", &test]).status().expect(BOOT);
+        if status.success() { Ok(()) } else { Err(Failed::from(format!("in the lab: {status}"))) }
+    };
+    Trial::test(name, in_lab).with_ignored_flag(!is_installed("linux.uml") && !is_set("IPVSD_REQUIRE_KERNEL"))
+}
+
 /// Whether a failed test may run once more: under `IPVSD_TEST_AGAIN=1`, and three tests at most. Packets of many
 /// namespaces on a busy machine can be late; a fault of ours that is seen in many tests must not pass for that.
 fn may_try_again() -> bool {
