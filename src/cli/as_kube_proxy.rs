@@ -2,7 +2,7 @@
 
 use super::log::Log;
 use super::options::Name;
-use super::{exit_code, run};
+use super::{exit_code, no_command_line, run};
 use clap::Parser;
 use std::ffi::OsString;
 use std::path::Path;
@@ -39,11 +39,7 @@ pub fn is_our_name() -> bool {
 pub fn main() -> ExitCode {
     match parse(env::args_os().collect()) {
         Ok(line) => exit_code(run::run(&line.run, Name::KubeProxy, &line.log), TROUBLE),
-        Err(error) => {
-            // What cannot be printed is lost, the exit code is not.
-            _ = error.print();
-            if error.use_stderr() { ExitCode::from(TROUBLE) } else { ExitCode::SUCCESS }
-        }
+        Err(error) => no_command_line(&error, TROUBLE),
     }
 }
 

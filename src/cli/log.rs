@@ -5,9 +5,11 @@ use crate::server::{LogFilter, SetVerbosity};
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 use nix::sys::stat::fstat;
-use std::env;
-use std::io::{self, IsTerminal};
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, IsTerminal, Write};
+use std::panic::{self, PanicHookInfo};
 use std::sync::Arc;
+use std::{env, thread};
 use tracing::info;
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::EnvFilter;
@@ -66,7 +68,8 @@ impl Log {
     }
 }
 
-fn is_stderr_journal() -> bool {
+/// Whether what is written to stderr gets to systemd's journal.
+pub fn is_stderr_journal() -> bool {
     is_journal(env::var("JOURNAL_STREAM").ok().as_deref())
 }
 
@@ -100,10 +103,30 @@ fn priorities() -> PriorityMappings {
     PriorityMappings { info: Priority::Informational, debug: Priority::Debug, ..PriorityMappings::new() }
 }
 
-/// What a line on stderr begins with that says why the program ends: for systemd's journal the priority of an error
-/// (sd-daemon(3)), as it takes the line for information otherwise.
-pub fn error_prefix() -> &'static str {
-    if is_stderr_journal() { "<3>" } else { "" }
+/// Writes to stderr what is no part of the log: why the program ends. If it cannot be written, the exit code has to do.
+pub fn write_error(text: &str) {
+    _ = io::stderr().write_all(error_lines(text, is_stderr_journal()).as_bytes());
+}
+
+/// For systemd's journal each line begins with the priority of an error (sd-daemon(3)), as it is information otherwise.
+fn error_lines(text: &str, for_journal: bool) -> String {
+    let prefix = if for_journal { "<3>" } else { "" };
+    text.lines().map(|line| format!("{prefix}{line}\n")).collect()
+}
+
+/// Has a panic told as an error where stderr is systemd's journal, in the words that Rust has for it.
+pub fn tell_panics_to_journal() {
+    if is_stderr_journal() {
+        panic::set_hook(Box::new(|panic| write_error(&panic_text(panic))));
+    }
+}
+
+fn panic_text(panic: &PanicHookInfo<'_>) -> String {
+    let thread = thread::current();
+    let text = format!("thread '{}' {panic}", thread.name().unwrap_or("without a name"));
+    let backtrace = Backtrace::capture();
+    // Where RUST_BACKTRACE asks for it.
+    if backtrace.status() == BacktraceStatus::Captured { format!("{text}\n{backtrace}") } else { text }
 }
 
 fn parsed(text: &str) -> Result<EnvFilter, String> {
@@ -124,6 +147,9 @@ pub fn verbosity(filter: &LogFilter, configured: Logging) -> SetVerbosity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::{self, File};
+    use std::os::unix::fs::MetadataExt;
+    use std::process::Command;
 
     #[test]
     fn the_journal_is_what_systemd_says_stderr_is() {
@@ -133,5 +159,29 @@ mod tests {
         {
             assert!(!is_journal(other), "{other:?}");
         }
+    }
+
+    /// In a process of its own, which is this test again.
+    #[test]
+    fn a_panic_is_lines_of_errors_to_the_journal() {
+        if env::var_os("IPVSD_PANIC").is_some() {
+            tell_panics_to_journal();
+            panic!("one\ntwo");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("stderr");
+        let stderr = File::create(&path).unwrap();
+        let metadata = stderr.metadata().unwrap();
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["--exact", "cli::log::tests::a_panic_is_lines_of_errors_to_the_journal"]).stderr(stderr);
+        command.env("JOURNAL_STREAM", format!("{}:{}", metadata.dev(), metadata.ino())).env("RUST_BACKTRACE", "0");
+        command.env("IPVSD_PANIC", "1");
+        assert!(!command.output().unwrap().status.success());
+        let said = fs::read_to_string(path).unwrap();
+        let [place, one, two] = said.lines().collect::<Vec<_>>()[..] else { panic!("three lines, not {said}") };
+        let thread =
+            "<3>thread 'cli::log::tests::a_panic_is_lines_of_errors_to_the_journal' panicked at src/cli/log.rs:";
+        assert!(place.starts_with(thread), "{place}");
+        assert_eq!([one, two], ["<3>one", "<3>two"]);
     }
 }

@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand};
 use log::Log;
 use options::Name;
 use std::fmt::Display;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
 /// It ran, and the answer is no.
@@ -98,11 +98,25 @@ enum Command {
 
 /// Runs the program that the process's name and arguments ask for.
 pub fn main() -> ExitCode {
+    log::tell_panics_to_journal();
     if as_kube_proxy::is_our_name() {
         return as_kube_proxy::main();
     }
-    let CommandLine { log, command } = CommandLine::parse();
-    exit_code(run_command(&command, &log), TROUBLE)
+    match CommandLine::try_parse() {
+        Ok(CommandLine { log, command }) => exit_code(run_command(&command, &log), TROUBLE),
+        Err(error) => no_command_line(&error, TROUBLE),
+    }
+}
+
+/// Prints what clap says in place of a command line: help, or what is wrong with this one.
+fn no_command_line(error: &clap::Error, trouble: u8) -> ExitCode {
+    if error.use_stderr() && log::is_stderr_journal() {
+        log::write_error(&error.render().to_string());
+    } else {
+        // With colours where there is a terminal. What cannot be printed is lost, the exit code is not.
+        _ = error.print();
+    }
+    if error.use_stderr() { ExitCode::from(trouble) } else { ExitCode::SUCCESS }
 }
 
 fn run_command(command: &Command, log: &Log) -> anyhow::Result<ExitCode> {
@@ -133,9 +147,9 @@ fn exit_code(ended: anyhow::Result<ExitCode>, trouble: u8) -> ExitCode {
     })
 }
 
-/// Says what is wrong on stderr. If that cannot be written to, the exit code has to do.
+/// Says what is wrong on stderr.
 fn complain(what: impl Display) {
-    _ = writeln!(io::stderr(), "{}ipvsd: {what}", log::error_prefix());
+    log::write_error(&format!("ipvsd: {what}"));
 }
 
 /// Whoever reads our output has read enough: `ipvsd list | head`.

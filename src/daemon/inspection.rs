@@ -2,7 +2,7 @@
 //! work in a network namespace, whose sign is the socket's name.
 
 use super::message::{Asked, Message};
-use super::service_manager::tell_status;
+use super::service_manager::{start_takes_longer, tell_status};
 use super::socket_file::listen_at;
 use super::{Ended, runtime};
 use crate::server::{
@@ -90,6 +90,7 @@ async fn end_of(mut other: OtherDaemon) {
         tell_status(&format!("waits: {other}"));
         let told = other;
         while other == told {
+            start_takes_longer();
             sleep(LOOK).await;
             match claim(INSPECTION_NAME, SILENCE).await {
                 Err(ClaimError::OtherDaemon(found)) => other = found,

@@ -8,6 +8,9 @@ use sd_notify::NotifyState;
 use std::time::Duration;
 use tracing::debug;
 
+/// How long a start may take, in microseconds: systemd's own default, 90 s (`DefaultTimeoutStartSec`).
+const START: u32 = 90_000_000;
+
 /// The service manager, or none.
 #[derive(Clone, Debug)]
 pub struct ServiceManager {
@@ -74,6 +77,11 @@ impl ServiceManager {
 /// What the daemon does, for people.
 pub fn tell_status(text: &str) {
     tell(&[NotifyState::Status(text)]);
+}
+
+/// The daemon waits for somebody else's end, which may take any time: its start may take [`START`] from now on.
+pub fn start_takes_longer() {
+    tell(&[NotifyState::ExtendTimeoutUsec(START)]);
 }
 
 /// The daemon ends and the kernel stays as it is. Not to be told before a start in place: the manager kills whoever has not

@@ -7,6 +7,7 @@ use libtest_mimic::{Failed, Trial};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use std::env;
+use std::fs;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::{Command, ExitCode, Output, Stdio};
@@ -128,6 +129,21 @@ pub fn trial(name: &str, body: impl Fn() + Send + Sync + 'static) -> Trial {
     })
 }
 
+/// A test for the lab alone, as it does to the machine around it what is not to be done to anybody's. It starts a lab of
+/// its own elsewhere.
+pub fn lab_trial(name: &str, body: impl Fn() + Send + Sync + 'static) -> Trial {
+    if is_set("IPVSD_IN_LAB") {
+        return trial(name, body);
+    }
+    let test = name.to_owned();
+    let in_lab = move || {
+        let this = env::current_exe().expect("/proc is mounted on every Linux");
+        let status = Command::new(BOOT).arg(this).args(["--exact", &test]).status().expect(BOOT);
+        if status.success() { Ok(()) } else { Err(Failed::from(format!("in the lab: {status}"))) }
+    };
+    Trial::test(name, in_lab).with_ignored_flag(!is_installed("linux.uml") && !is_set("IPVSD_REQUIRE_KERNEL"))
+}
+
 /// Whether a failed test may run once more: under `IPVSD_TEST_AGAIN=1`, and three tests at most. Packets of many
 /// namespaces on a busy machine can be late; a fault of ours that is seen in many tests must not pass for that.
 fn may_try_again() -> bool {
@@ -160,16 +176,16 @@ pub fn in_namespace<T: Send>(body: impl FnOnce() -> T + Send) -> T {
 }
 
 /// Gives this thread a `/sys` that shows the devices of its network namespace: those of the namespace that mounted it. And
-/// outside of the lab a `/run` of its own, which daemons write to.
+/// what daemons write to below `/run`, where the lab has more than that: one that outlives its test listens there.
 fn private_files() -> anyhow::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let none = None::<&str>;
     // Else the mount below would reach the machine's own mount namespace.
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none)?;
-    if !is_set("IPVSD_IN_LAB") {
-        mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none)?;
-    }
+    let written = if is_set("IPVSD_IN_LAB") { "/run/ipvsd" } else { "/run" };
+    fs::create_dir_all(written)?;
+    mount(Some("tmpfs"), written, Some("tmpfs"), MsFlags::empty(), none)?;
     Ok(())
 }
 

@@ -57,8 +57,10 @@ mod record_top;
 mod servers;
 mod service;
 mod service_metrics;
+mod service_systemd;
 mod setup;
 mod smoke;
+mod systemd;
 mod takeover;
 mod top;
 mod traffic;
@@ -118,6 +120,7 @@ fn trials() -> Vec<Trial> {
         servers::trials(),
         service::trials(),
         service_metrics::trials(),
+        service_systemd::trials(),
         setup::trials(),
         smoke::trials(),
         takeover::trials(),

@@ -1,7 +1,7 @@
 //! The daemon as a service: what it tells the service manager, and the rights that `systemd/ipvsd.service` leaves it.
 
 use crate::lab::{run, trial};
-use crate::program::{IPVSD, ipvsd, rules, service, stdout};
+use crate::program::{IPVSD, eventually, ipvsd, rules, service, stdout};
 use ipvsd::demo::daemon::Daemon;
 use ipvsd::demo::namespace::Namespace;
 use ipvsd::demo::wait::wait_for;
@@ -9,6 +9,7 @@ use libtest_mimic::Trial;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("service::the_service_manager_hears_of_ready_alive_and_stopping", service_manager),
+        trial("service::the_service_manager_hears_of_one_that_waits_for_another", waiting),
         trial("service::the_journal_gets_what_lines_tell_as_fields", journal),
         trial("service::why_it_ends_is_an_error_to_the_journal", last_words),
         trial("service::the_daemon_is_asked_at_a_file_by_root_alone", socket_file),
@@ -73,6 +75,27 @@ fn service_manager() {
     assert!(daemon.stop().unwrap().success());
     hear(&manager, "STOPPING=1");
     assert_eq!(rules().len(), 2, "the kernel stays as it is");
+}
+
+/// Again and again, as it gives a start 90 s from then on.
+fn waiting() {
+    let directory = tempfile::tempdir().unwrap();
+    let address = directory.path().join("notify");
+    let manager = UnixDatagram::bind(&address).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let start = |log: &str, variables: Option<(&str, &Path)>| {
+        let mut command = Command::new(IPVSD);
+        command.args(["run", "--manifests", directory.path().to_str().unwrap()]).envs(variables);
+        Daemon::start(&Namespace::here().unwrap(), &mut command, &directory.path().join(log)).unwrap()
+    };
+    let first = start("first", None);
+    eventually("the first has the place", || first.log().contains("started"));
+    let second = start("second", Some(("NOTIFY_SOCKET", &address)));
+    let told = hear(&manager, "EXTEND_TIMEOUT_USEC=90000000") + &hear(&manager, "EXTEND_TIMEOUT_USEC=90000000");
+    assert!(told.contains("STATUS=waits: another ipvsd runs") && !told.contains("READY=1"), "{told}");
+    assert!(first.stop().unwrap().success());
+    hear(&manager, "READY=1");
+    assert!(second.stop().unwrap().success());
 }
 
 /// A changed configuration starts the program anew. It may wait for a cluster then, for longer than the watchdog would.
