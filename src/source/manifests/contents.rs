@@ -23,6 +23,8 @@ pub enum Entry {
     Bad(ObjectRef, Box<Problem>),
     /// Something that cannot be told, and which objects it might have been.
     Unclear(Box<Problem>, Doubt),
+    /// Whatever is still to come. Nothing is wrong, and nobody knows what may be missing.
+    Unseen,
 }
 
 /// Which objects of the same file something unreadable may be: those keep their last good version.

@@ -139,6 +139,43 @@ fn a_directory_that_cannot_be_read_changes_nothing() {
     assert_eq!(manifests.load().unwrap(), Update::default());
 }
 
+/// As when a file system is no longer mounted there. What the user empties is empty.
+#[test]
+fn another_directory_that_is_empty_changes_nothing() {
+    let root = directory(&[]);
+    let (here, away) = (root.path().join("here"), root.path().join("away"));
+    fs::create_dir(&here).unwrap();
+    let mut manifests = Manifests::new(&here, "node-1");
+    assert_eq!(words(&manifests.load().unwrap()), "doubt=true", "nothing is mounted yet, for all we know");
+    fs::write(here.join("a.yaml"), pair(1)).unwrap();
+    assert_eq!(words(&manifests.load().unwrap()), "+web-1 +web-1-1 doubt=false");
+    fs::rename(&here, &away).unwrap();
+    fs::create_dir(&here).unwrap();
+    let error = manifests.load().unwrap_err();
+    assert!(error.to_string().ends_with("/here is another directory than before and has no manifest"), "{error}");
+    assert_eq!(manifests.problems_with(&error).len(), 1);
+    fs::write(here.join("b.yaml"), pair(1)).unwrap();
+    assert_eq!(words(&manifests.load().unwrap()), "+web-1 +web-1-1", "read elsewhere");
+    fs::remove_file(here.join("b.yaml")).unwrap();
+    assert_eq!(words(&manifests.load().unwrap()).split(' ').count(), 2, "both are gone");
+}
+
+#[test]
+fn of_a_file_that_is_being_written_nothing_is_believed() {
+    let directory = directory(&[("a.yaml", &pair(1)), ("b.yaml", &pair(2))]);
+    let mut manifests = Manifests::new(directory.path(), "node-1");
+    manifests.load().unwrap();
+    for name in ["a.yaml", "b.yaml", "c.yaml"] {
+        fs::write(directory.path().join(name), "").unwrap();
+    }
+    let written = ["a.yaml", "c.yaml"].map(|name| FileId::at(&directory.path().join(name)).unwrap());
+    let update = manifests.load_unless(|file| written.contains(&file)).unwrap();
+    let gone: Vec<_> = update.changes.iter().filter(|change| !matches!(change, Change::Doubt(true))).collect();
+    assert_eq!((gone.len(), update.changes.len()), (2, 3), "nobody knows what c.yaml has: {:?}", update.changes);
+    assert!(words(&update).contains("-web-2-1") && update.problems.is_empty(), "{update:?}");
+    assert!(words(&manifests.load().unwrap()).contains("-web-1-1"));
+}
+
 #[test]
 fn of_two_files_with_the_same_object_the_first_by_name_stays() {
     let directory = directory(&[("b.yaml", &pair(1)), ("a.yaml", &pair(1))]);

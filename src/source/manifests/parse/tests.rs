@@ -32,6 +32,7 @@ fn line(entry: &Entry) -> String {
             assert_eq!(problem.object, None);
             format!("{problem} ({doubt:?})")
         }
+        Entry::Unseen => panic!("what is parsed was seen"),
     }
 }
 
