@@ -37,7 +37,7 @@ const STAYS: &str = "what it said before stays in force";
 pub struct Manifests {
     directory: PathBuf,
     context: Context,
-    /// The directory that was last read and believed.
+    /// The directory that was read last, if that was believed.
     place: Option<FileId>,
     /// The files of the last reading, by name. Replaced whole by each reading.
     files: HashMap<OsString, Known>,
@@ -119,11 +119,12 @@ impl Manifests {
     /// # Errors
     /// As [`Manifests::load`].
     pub fn load_unless(&mut self, is_being_written: impl FnMut(FileId) -> bool) -> Result<Update, Error> {
-        let place = FileId::at(&self.directory);
+        // Of what is mounted anew the numbers may be the same, so one reading that failed makes it another directory.
+        let (place, before) = (FileId::at(&self.directory), self.place.take());
         let names = files::list(&self.directory)
             .map_err(|source| Error::Directory { directory: self.directory.clone(), source })?;
-        let is_strange = names.is_empty() && place != self.place;
-        if is_strange && self.place.is_some() {
+        let is_strange = names.is_empty() && place != before;
+        if is_strange && !self.files.is_empty() {
             return Err(Error::Emptied { directory: self.directory.clone() });
         }
         let known = self.files(names, is_being_written);
@@ -132,9 +133,7 @@ impl Manifests {
             is_strange.then(|| File { path: self.directory.to_string_lossy().into(), entries: vec![Entry::Unseen] });
         let merged = merge(&self.merged, known.iter().map(|(_, known)| &*known.file).chain(&nothing));
         let changes = self.merged.changes_to(&merged);
-        if !is_strange {
-            self.place = place;
-        }
+        self.place = place.filter(|_| !is_strange);
         self.files = known.into_iter().collect();
         self.merged = merged;
         Ok(Update { changes, problems: self.merged.problems.clone() })

@@ -154,6 +154,7 @@ fn another_directory_that_is_empty_changes_nothing() {
     let error = manifests.load().unwrap_err();
     assert!(error.to_string().ends_with("/here is another directory than before and has no manifest"), "{error}");
     assert_eq!(manifests.problems_with(&error).len(), 1);
+    assert!(manifests.load().is_err(), "nor later");
     fs::write(here.join("b.yaml"), pair(1)).unwrap();
     assert_eq!(words(&manifests.load().unwrap()), "+web-1 +web-1-1", "read elsewhere");
     fs::remove_file(here.join("b.yaml")).unwrap();
