@@ -11,6 +11,7 @@ mod kinds;
 mod merge;
 mod parallel;
 mod parse;
+mod shape;
 mod trail;
 mod watch;
 
