@@ -37,8 +37,8 @@ pub struct Facts {
     pub kube_proxies: Vec<u32>,
     /// Connections that netfilter tracks, and how many it may.
     pub connections: Option<(u64, u64)>,
-    /// What the daemon says; a sentence where it does not.
-    pub daemon: Result<Daemon, String>,
+    /// What the daemon says.
+    pub daemon: Result<Daemon, Silence>,
 }
 
 /// What balances on a node, or would.
@@ -63,6 +63,15 @@ pub enum Module {
     Loadable,
     /// It is not, and modprobe does not find it; it may be a part of the kernel.
     Missing,
+}
+
+/// A daemon says nothing.
+#[derive(Clone, Debug)]
+pub struct Silence {
+    /// Whether one is there, and hangs.
+    pub hangs: bool,
+    /// A sentence.
+    pub why: String,
 }
 
 /// What is known of a daemon.
@@ -199,7 +208,14 @@ fn settings(facts: &Facts) -> Vec<Finding> {
 fn daemon(facts: &Facts) -> Vec<Finding> {
     let Daemon { status, differences } = match &facts.daemon {
         Ok(daemon) => daemon,
-        Err(why) => {
+        Err(Silence { hangs: true, why }) => {
+            return vec![Finding::bad(
+                "daemon",
+                why,
+                "see its log; what is in the kernel balances, and no change comes",
+            )];
+        }
+        Err(Silence { why, .. }) => {
             return vec![Finding::warning(
                 "daemon",
                 why,
@@ -409,6 +425,10 @@ mod tests {
         found.map(|one| format!("{} {}", one.level, one.subject)).collect()
     }
 
+    fn silence(hangs: bool) -> Result<Daemon, Silence> {
+        Err(Silence { hangs, why: "none".into() })
+    }
+
     #[test]
     fn a_node_that_is_fit_has_nothing_but_good_lines_without_advice() {
         let found = findings(&good());
@@ -435,7 +455,7 @@ mod tests {
 
     #[test]
     fn each_fault_has_its_line() {
-        let faults: [(Fault, &[&str]); 20] = [
+        let faults: [(Fault, &[&str]); 21] = [
             (|facts| facts.may_program = false, &["bad rights"]),
             (|facts| facts.mode = Mode::Iptables, &[]),
             (
@@ -452,7 +472,8 @@ mod tests {
             (|facts| facts.modules[0].1 = Module::Missing, &["bad modules"]),
             (|facts| facts.settings = Err("no".into()), &["bad settings"]),
             (|facts| facts.kernel = Err("no".into()), &["bad kernel"]),
-            (|facts| facts.daemon = Err("none".into()), &["warning daemon"]),
+            (|facts| facts.daemon = silence(false), &["warning daemon"]),
+            (|facts| facts.daemon = silence(true), &["bad daemon"]),
             (|facts| facts.daemon.as_mut().unwrap().differences = Some(2), &["bad differences"]),
             (|facts| facts.daemon.as_mut().unwrap().differences = None, &[]),
             (|facts| facts.daemon.as_mut().unwrap().status.informed = false, &["bad daemon"]),
