@@ -125,7 +125,11 @@ fn text(file: fs::File, size: u64) -> Result<String, String> {
     if bytes.len() as u64 > FILE_SIZE_MAX {
         return Err(too_large());
     }
-    String::from_utf8(bytes).map_err(|error| format!("not UTF-8 text, from byte {}", error.utf8_error().valid_up_to()))
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        format!("not UTF-8 text at line {line}, byte {} of the file", good.len())
+    })
 }
 
 /// A file written just now may be written again without its times showing it.

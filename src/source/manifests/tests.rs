@@ -90,7 +90,7 @@ fn a_change_within_a_tick_of_the_clock_is_seen() {
 fn a_file_that_cannot_be_read_costs_no_other() {
     let directory = directory(&[("z.yaml", &pair(1)), ("latin.yaml", "")]);
     let path = |name: &str| directory.path().join(name);
-    fs::write(path("latin.yaml"), b"a: caf\xe9").unwrap();
+    fs::write(path("latin.yaml"), b"\na: caf\xe9").unwrap();
     fs::create_dir(path("directory.yaml")).unwrap();
     symlink("loop.yaml", path("loop.yaml")).unwrap();
     symlink("nowhere", path("dangling.yaml")).unwrap();
@@ -105,7 +105,7 @@ fn a_file_that_cannot_be_read_costs_no_other() {
             "directory.yaml: cannot be read: it is a directory",
             "fifo.yaml: cannot be read: it is not a regular file",
             "huge.yaml: larger than 64 MiB, the most that is read",
-            "latin.yaml: not UTF-8 text, from byte 6",
+            "latin.yaml: not UTF-8 text at line 2, byte 7 of the file",
             "loop.yaml: cannot be read: Too many levels of symbolic links (os error 40)",
         ]
     );
