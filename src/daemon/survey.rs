@@ -4,7 +4,7 @@
 use super::look::{IPTABLES, IPVS, look_for, open};
 use super::runtime;
 use crate::config::{self, Config};
-use crate::inspect::check::{Daemon, Facts, Mode, Module};
+use crate::inspect::check::{Daemon, Facts, Mode, Module, Silence};
 use crate::inspect::{Status, Wanted, differences};
 use crate::kernel::iptables::{self, Backend};
 use crate::kernel::linux::Linux;
@@ -128,8 +128,10 @@ async fn node_facts() -> Option<Node> {
 }
 
 /// What the daemon of this network namespace says, and what it wants if it can tell.
-async fn ask() -> Result<(Status, Option<Wanted>), String> {
-    let status: Status = server::ask(INSPECTION_NAME, "/v1/status").await.map_err(|error| error.to_string())?;
+async fn ask() -> Result<(Status, Option<Wanted>), Silence> {
+    let status = server::ask(INSPECTION_NAME, "/v1/status").await;
+    let status: Status =
+        status.map_err(|error| Silence { hangs: matches!(error, AskError::Late), why: error.to_string() })?;
     let wanted: Result<Wanted, AskError> = server::ask(INSPECTION_NAME, "/v1/wanted").await;
     let wanted = wanted.ok().filter(|_| status.informed);
     Ok((status, wanted))

@@ -7,6 +7,7 @@ use crate::config::{Config, Input};
 use crate::metrics::Metrics;
 use crate::source::manifests::{self, Manifests, Watch};
 use crate::source::node::NodeWatch;
+use crate::state::{Change, Problem};
 use anyhow::Context;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -35,7 +36,14 @@ enum Services {
 struct Directory {
     manifests: Manifests,
     files: Watch,
-    trouble: Trouble,
+}
+
+impl Directory {
+    fn read(&mut self) -> Result<News, manifests::Error> {
+        let Self { manifests, files } = self;
+        let manifests::Update { changes, problems } = manifests.load_unless(|file| files.is_being_written(file))?;
+        Ok(news(changes, problems))
+    }
 }
 
 /// Who follows the sources.
@@ -66,7 +74,7 @@ impl Sources {
         let node = self.node.read().await.context("cannot read this node's addresses")?;
         let mut messages = vec![Message::Node(node)];
         if let Services::Directory(directory) = &mut self.services {
-            messages.push(Message::News(from_directory(directory.manifests.load()?)));
+            messages.push(Message::News(directory.read()?));
         }
         Ok(messages)
     }
@@ -117,8 +125,7 @@ impl Services {
                 // Before the first reading, so that no change is missed.
                 let files = Watch::new(directory);
                 let manifests = Manifests::new(directory, listener.node);
-                let trouble = Trouble::with("the directory of manifests", STAYS);
-                Self::Directory(Box::new(Directory { manifests, files, trouble }))
+                Self::Directory(Box::new(Directory { manifests, files }))
             }
             Input::Cluster(connection) => {
                 let settings = match listener.metrics {
@@ -134,16 +141,15 @@ impl Services {
     async fn changed(&mut self) -> anyhow::Result<Option<News>> {
         match self {
             Self::Directory(directory) => {
-                let Directory { manifests, files, trouble } = &mut **directory;
-                files.changed().await;
-                Ok(trouble.note(manifests.load()).map(from_directory))
+                directory.files.changed().await;
+                let read = directory.read();
+                Ok(Some(read.unwrap_or_else(|error| news(Vec::new(), directory.manifests.problems_with(&error)))))
             }
             Self::Cluster(cluster) => cluster.news().await.map(Some),
         }
     }
 }
 
-fn from_directory(update: manifests::Update) -> News {
-    let manifests::Update { changes, problems } = update;
+fn news(changes: Vec<Change>, problems: Vec<Problem>) -> News {
     News { changes, problems: Some(problems), received: Instant::now(), triggers: Vec::new() }
 }

@@ -6,7 +6,7 @@ mod finding;
 mod kernel;
 
 use crate::kernel::node_setup::Difference;
-pub use facts::{Daemon, Facts, Mode, Module};
+pub use facts::{Daemon, Facts, Mode, Module, Silence};
 pub use finding::{Finding, Level};
 
 /// What is to be said of a node, subject by subject.
@@ -202,6 +202,10 @@ mod tests {
         found.map(|one| format!("{} {}", one.level, one.subject)).collect()
     }
 
+    fn silence(hangs: bool) -> Result<Daemon, Silence> {
+        Err(Silence { hangs, why: "none".into() })
+    }
+
     #[test]
     fn a_node_that_is_fit_has_nothing_but_good_lines_without_advice() {
         let found = findings(&good());
@@ -228,7 +232,7 @@ mod tests {
 
     #[test]
     fn each_fault_has_its_line() {
-        let faults: [(Fault, &[&str]); 20] = [
+        let faults: [(Fault, &[&str]); 21] = [
             (|facts| facts.may_program = false, &["bad rights"]),
             (|facts| facts.mode = Mode::Iptables, &[]),
             (
@@ -245,7 +249,8 @@ mod tests {
             (|facts| facts.modules[0].1 = Module::Missing, &["bad modules"]),
             (|facts| facts.settings = Err("no".into()), &["bad settings"]),
             (|facts| facts.kernel = Err("no".into()), &["bad kernel"]),
-            (|facts| facts.daemon = Err("none".into()), &["warning daemon"]),
+            (|facts| facts.daemon = silence(false), &["warning daemon"]),
+            (|facts| facts.daemon = silence(true), &["bad daemon"]),
             (|facts| facts.daemon.as_mut().unwrap().differences = Some(2), &["bad differences"]),
             (|facts| facts.daemon.as_mut().unwrap().differences = None, &[]),
             (|facts| facts.daemon.as_mut().unwrap().status.informed = false, &["bad daemon"]),

@@ -6,6 +6,7 @@ use crate::program::{Daemon, IPVSD, add_addresses, eventually, ipvsd, rules, ser
 use libtest_mimic::Trial;
 use nix::sched::{CloneFlags, unshare};
 use std::fs::{self, File};
+use std::io::Write;
 use std::process::{Command, Stdio};
 
 /// This subject's tests.
@@ -189,11 +190,24 @@ fn unreadable_directory() {
     let warning = daemon.wait_for("the directory of manifests cannot be read, what it said before stays in force");
     assert!(warning.contains("No such file or directory"), "it says why: {warning}");
     assert_eq!(rules(), before);
+    fs::create_dir(&path).expect("ours");
+    daemon.wait_for("is another one than before and has none");
+    assert_eq!(rules(), before, "as if something were mounted there no longer");
+    fs::remove_dir(&path).expect("ours");
     fs::rename(directory.path().join("away"), &path).expect("ours");
-    daemon.wait_for("can be read again");
+    daemon.wait_for("no longer");
     fs::write(path.join("b.yaml"), service(1, &[1])).expect("ours");
     daemon.wait_for("programmed");
     assert_eq!(rules().len(), before.len() + 2);
+    // Another one makes it a change that is seen at once.
+    let mut half = File::create(path.join("a.yaml")).expect("ours");
+    fs::write(path.join("c.yaml"), service(2, &[1])).expect("ours");
+    daemon.wait_for("programmed");
+    assert_eq!(rules().len(), before.len() + 4, "what is still being written says what it said before");
+    half.write_all(service(0, &[1, 2]).as_bytes()).expect("ours");
+    drop(half);
+    daemon.wait_for("programmed");
+    assert_eq!(rules().len(), before.len() + 5);
 }
 
 /// The log's disk is full, or its reader has gone.

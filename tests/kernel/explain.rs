@@ -228,10 +228,12 @@ fn without_a_daemon() {
     assert!(errors.contains("no ipvsd runs in this network namespace") && errors.contains("--flow"), "{errors}");
     let text = told(&["explain", "203.0.113.1:80"], 0);
     assert!(
-        text.starts_with("no daemon says whose this is; the kernel alone:\nin the kernel\n  tcp 203.0.113.1:80"),
+        text.starts_with("no daemon knows whose this is; the kernel alone:\nin the kernel\n  tcp 203.0.113.1:80"),
         "{text}"
     );
     assert!(text.contains("\n  mark 1052736 ipv4 rr\n"), "{text}");
+    let nowhere = "no daemon knows whose this is; the kernel alone:\nin the kernel: nothing\n";
+    assert_eq!(told(&["explain", "203.0.113.1:81"], 1), nowhere);
     let output = ipvsd(&["diff"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no ipvsd runs in this network namespace"));

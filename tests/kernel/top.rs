@@ -4,13 +4,17 @@ use crate::lab::{run, trial};
 use crate::program::{Daemon, IPVSD, ipvsd, stdout};
 use ipvsd::server::INSPECTION_NAME;
 use libtest_mimic::Trial;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::pty::{Winsize, openpty};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
-use std::process::{Command, Stdio};
-use std::thread::sleep;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 /// This subject's tests.
@@ -21,6 +25,7 @@ pub fn trials() -> Vec<Trial> {
         trial("top::a_signal_ends_it_and_leaves_the_terminal_as_it_was", signal),
         trial("top::it_ends_when_its_terminal_goes_whether_or_not_it_hears_of_it", gone),
         trial("top::a_quiet_table_costs_a_slow_line_next_to_nothing", slow_line),
+        trial("top::keys_are_answered_over_a_slow_line_while_everything_changes", slow_line_with_traffic),
         trial("top::services_have_names_and_trouble_is_marked", named),
         trial("top::a_daemon_that_is_busy_is_not_waited_for", busy),
         trial("top::what_is_no_terminal_is_told_of_batch", no_terminal),
@@ -87,29 +92,34 @@ fn signal() {
     assert!(settings.contains(" icanon") && settings.contains(" echo "), "{shown:?}");
 }
 
+/// `ipvsd top` on a terminal of its own, of which this is the other end.
+fn top_on(launcher: &str, arguments: &str) -> (Child, File) {
+    let size = Winsize { ws_row: ROWS, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
+    // Copies, as these are not closed in the programs that others start.
+    let [master, slave] = {
+        let terminal = openpty(Some(&size), None).unwrap();
+        [&terminal.master, &terminal.slave].map(|end| end.try_clone().unwrap())
+    };
+    let stdio = || slave.try_clone().unwrap();
+    let top = Command::new("setsid")
+        .args(["--ctty", "bash", "-c", &format!("{launcher}exec {IPVSD} top {arguments}")])
+        .env("TERM", "xterm")
+        .stdin(stdio())
+        .stdout(stdio())
+        .stderr(stdio())
+        .spawn()
+        .unwrap();
+    (top, File::from(master))
+}
+
+const ROWS: u16 = 20;
+
 /// As when somebody closes the window, or the line breaks. What ignores SIGHUP, as the first process of a container does,
 /// notices it by itself.
 fn gone() {
     populate();
-    let size = Winsize { ws_row: 20, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
     for launcher in ["", "trap '' HUP; "] {
-        // Copies, as these are not closed in the programs that others start.
-        let [master, slave] = {
-            let terminal = openpty(Some(&size), None).unwrap();
-            [&terminal.master, &terminal.slave].map(|end| end.try_clone().unwrap())
-        };
-        let stdio = || slave.try_clone().unwrap();
-        let script = format!("{launcher}exec {IPVSD} top");
-        let mut top = Command::new("setsid")
-            .args(["--ctty", "bash", "-c", &script])
-            .env("TERM", "xterm")
-            .stdin(stdio())
-            .stdout(stdio())
-            .stderr(stdio())
-            .spawn()
-            .unwrap();
-        let (mut screen, mut shown) = (File::from(master), String::new());
-        drop(slave);
+        let ((mut top, mut screen), mut shown) = (top_on(launcher, ""), String::new());
         while !shown.contains("10.96.0.1:80") {
             let mut bytes = [0; 4096];
             let count = screen.read(&mut bytes).unwrap();
@@ -122,6 +132,126 @@ fn gone() {
             sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// What a person sees behind a line of 8 kB/s on which keys take 300 ms.
+struct SlowLine {
+    terminal: File,
+    /// All that came.
+    shown: Vec<u8>,
+}
+
+impl SlowLine {
+    const TENTH: Duration = Duration::from_millis(100);
+    /// So much comes in a tenth of a second.
+    const PIECE: usize = 800;
+
+    fn press(&mut self, keys: &str) {
+        for _ in 0..3 {
+            self.wait();
+        }
+        self.terminal.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// A tenth of a second; whether something came.
+    fn wait(&mut self) -> bool {
+        let begun = Instant::now();
+        let mut bytes = [0; Self::PIECE];
+        let mut terminal = [PollFd::new(self.terminal.as_fd(), PollFlags::POLLIN)];
+        let count = match poll(&mut terminal, 100_u16).unwrap() {
+            0 => 0,
+            // An error is the end of the program.
+            _ => (&self.terminal).read(&mut bytes).unwrap_or_default(),
+        };
+        self.shown.extend_from_slice(&bytes[..count]);
+        sleep(Self::TENTH.saturating_sub(begun.elapsed()));
+        count > 0
+    }
+
+    /// How many bytes come until the screen is as wanted.
+    fn bytes_until(&mut self, wanted: impl Fn(&[String]) -> bool) -> usize {
+        let (before, end) = (self.shown.len(), Instant::now() + Duration::from_secs(120));
+        while !wanted(&self.screen()) {
+            assert!(Instant::now() < end, "not answered:\n{}", self.screen().join("\n"));
+            self.wait();
+        }
+        self.shown.len() - before
+    }
+
+    /// The lines of the terminal: what was written where. Colours and modes are passed over.
+    fn screen(&self) -> Vec<String> {
+        let (mut lines, mut at) = (vec![vec![' '; 120]; ROWS.into()], (0, 0));
+        let text = String::from_utf8_lossy(&self.shown);
+        let mut letters = text.chars();
+        while let Some(letter) = letters.next() {
+            if letter != '\u{1b}' {
+                lines
+                    .get_mut(at.0)
+                    .and_then(|line: &mut Vec<char>| line.get_mut(at.1))
+                    .into_iter()
+                    .for_each(|c| *c = letter);
+                at.1 += 1;
+                continue;
+            }
+            // All sequences here are `ESC [ numbers letter`, and of them `H` alone moves.
+            let sequence: String = letters.by_ref().skip(1).take_while(|c| !c.is_ascii_alphabetic()).collect();
+            let end = text.len() - letters.as_str().len();
+            if text.as_bytes()[end - 1] == b'H' {
+                let mut numbers = sequence.split(';').map(|number| number.parse().unwrap_or(1) - 1);
+                at = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+            }
+        }
+        lines.into_iter().map(String::from_iter).collect()
+    }
+}
+
+/// What is measured is bytes: those that a key waits for are those that were on their way, so they tell of a backlog.
+fn slow_line_with_traffic() {
+    for address in ["10.96.1.1/24", "10.1.0.1"] {
+        run("ip", &["addr", "add", address, "dev", "lo"]);
+    }
+    for number in 1..=200 {
+        let address = format!("10.96.1.{number}:53");
+        run("ipvsadm", &["-A", "-u", &address, "-s", "rr"]);
+        run("ipvsadm", &["-a", "-u", &address, "-r", "10.1.0.1:53", "-m"]);
+    }
+    let (done, is_done) = mpsc::channel::<()>();
+    // Each packet is a connection to IPVS: what is busiest changes with every look.
+    let clients = thread::spawn(move || {
+        let mut number = 0_u8;
+        while is_done.recv_timeout(Duration::from_millis(5)) == Err(mpsc::RecvTimeoutError::Timeout) {
+            number = number.wrapping_mul(5).wrapping_add(73);
+            UdpSocket::bind("0.0.0.0:0")
+                .unwrap()
+                .send_to(b"?", (Ipv4Addr::from([10, 96, 1, number % 200 + 1]), 53))
+                .unwrap();
+        }
+    });
+    const SCREEN: usize = 120 * ROWS as usize;
+    let (mut top, terminal) = top_on("", "--interval 1");
+    let mut line = SlowLine { terminal, shown: Vec::new() };
+    let counts = |screen: &[String], text: &str| screen.iter().filter(|line| line.contains(text)).count();
+    line.bytes_until(|screen| counts(screen, "10.96.1.") > 10);
+    // Some looks later, so that what is too much for the line has come together.
+    for _ in 0..80 {
+        line.wait();
+    }
+    let mut waited = vec![line.shown.len() / 9];
+    line.press("/1.177");
+    waited.push(line.bytes_until(|screen| counts(screen, "filter: 1.177_") == 1 && counts(screen, "10.96.1.") == 1));
+    line.press("\u{1b}");
+    waited.push(line.bytes_until(|screen| counts(screen, "10.96.1.") > 10));
+    line.press("a\u{1b}[C");
+    waited.push(line.bytes_until(|screen| counts(screen, "10.1.0.1:53") == 1 && counts(screen, "WEIGHT") == 1));
+    line.press("q");
+    let before = line.shown.len();
+    while line.wait() || top.try_wait().unwrap().is_none() {}
+    waited.push(line.shown.len() - before);
+    assert!(String::from_utf8_lossy(&line.shown).contains(OUT_OF_IT) && top.wait().unwrap().success());
+    drop(done);
+    clients.join().unwrap();
+    assert!(waited[0] < SCREEN, "{waited:?}: of a look there is only what changed");
+    assert!(waited.iter().all(|bytes| *bytes < 3 * SCREEN), "{waited:?} bytes, where a screen is {SCREEN}");
 }
 
 fn slow_line() {

@@ -30,8 +30,10 @@ pub fn explain(target: &Target, json: bool) -> anyhow::Result<(bool, String)> {
         }
         Target::At(target, protocol) => at(*target, *protocol)?,
     };
-    let Explained { service, differences, .. } = &explained;
-    let is_well = differences.is_empty() && service.as_ref().is_none_or(|service| service.problems.is_empty());
+    let Explained { service, kernel, differences } = &explained;
+    // Where nobody knows a Service there is only what the kernel has.
+    let is_known = service.as_ref().map_or(!kernel.is_empty(), |service| service.problems.is_empty());
+    let is_well = differences.is_empty() && is_known;
     Ok((is_well, if json { in_json(&explained)? } else { text::service(&explained) }))
 }
 

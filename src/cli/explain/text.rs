@@ -15,7 +15,7 @@ pub fn service(explained: &Explained) -> String {
     let mut text = String::new();
     match service {
         Some(service) => decided(&mut text, service),
-        None => line(&mut text, format_args!("no daemon says whose this is; the kernel alone:")),
+        None => line(&mut text, format_args!("no daemon knows whose this is; the kernel alone:")),
     }
     line(&mut text, format_args!("in the kernel{}", if kernel.is_empty() { ": nothing" } else { "" }));
     let drains = service.as_ref().map_or(&[][..], |service| &service.drains);

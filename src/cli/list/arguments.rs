@@ -25,7 +25,7 @@ pub struct Arguments {
     #[arg(long)]
     sort: bool,
     /// The packets of --fwmark-service are IPv6
-    #[arg(short = '6', long, requires = "fwmark_service")]
+    #[arg(short = '6', long, requires = "fwmark_service", conflicts_with_all = OTHER_SUBJECTS)]
     ipv6: bool,
     /// Behind each line of the table what it is called: the Service's port, the pod; asks the daemon that runs here
     #[arg(long, conflicts_with_all = ["connection", "save", "timeout", "daemon"])]
@@ -40,6 +40,11 @@ pub struct Arguments {
     #[arg(short = 'L', short_alias = 'l', long, conflicts_with = "save")]
     list: bool,
 }
+
+/// What is no virtual server that matches a mark. clap does not ask for what an option requires where something else is
+/// there that excludes it.
+const OTHER_SUBJECTS: [&str; 7] =
+    ["connection", "save", "timeout", "daemon", "tcp_service", "udp_service", "sctp_service"];
 
 /// What is to be printed; by default the whole table.
 #[derive(Debug, Args)]
@@ -223,6 +228,11 @@ mod tests {
             "-c --names",
             "--timeout --names",
             "-Sn -t 10.0.0.1:80",
+            "-Lnc -6",
+            "-Sn -6",
+            "--timeout -6",
+            "--daemon -6",
+            "-Ln -t [fd00::1]:80 -6",
         ] {
             assert_eq!(parsed(flags).unwrap_err().kind(), ErrorKind::ArgumentConflict, "{flags}");
         }

@@ -1,13 +1,20 @@
 //! What a daemon says of itself, and whether the kernel holds what it wants.
 
-use super::{Daemon, Facts, Finding};
+use super::{Daemon, Facts, Finding, Silence};
 use crate::inspect::Status;
 
 /// Of the daemon, its problems and what differs.
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let Daemon { status, differences } = match &facts.daemon {
         Ok(daemon) => daemon,
-        Err(why) => {
+        Err(Silence { hangs: true, why }) => {
+            return vec![Finding::bad(
+                "daemon",
+                why,
+                "see its log; what is in the kernel balances, and no change comes",
+            )];
+        }
+        Err(Silence { why, .. }) => {
             return vec![Finding::warning(
                 "daemon",
                 why,

@@ -32,7 +32,7 @@ pub struct Facts {
     /// Connections that netfilter tracks, and how many it may.
     pub connections: Option<(u64, u64)>,
     /// What the daemon says; a sentence where it does not.
-    pub daemon: Result<Daemon, String>,
+    pub daemon: Result<Daemon, Silence>,
 }
 
 /// What balances on a node, or would.
@@ -57,6 +57,15 @@ pub enum Module {
     Loadable,
     /// It is not, and modprobe does not find it; it may be a part of the kernel.
     Missing,
+}
+
+/// A daemon says nothing.
+#[derive(Clone, Debug)]
+pub struct Silence {
+    /// Whether one is there, and hangs.
+    pub hangs: bool,
+    /// A sentence.
+    pub why: String,
 }
 
 /// What is known of a daemon.

@@ -23,6 +23,10 @@ pub enum Entry {
     Bad(ObjectRef, Box<Problem>),
     /// Something that cannot be told, and which objects it might have been.
     Unclear(Box<Problem>, Doubt),
+    /// Something that means nothing, in an object that is used without it.
+    Slip(Box<Problem>),
+    /// Whatever is still to come. Nothing is wrong, and nobody knows what may be missing.
+    Unseen,
 }
 
 /// Which objects of the same file something unreadable may be: those keep their last good version.

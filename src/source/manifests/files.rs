@@ -36,11 +36,28 @@ pub(super) fn list(directory: &Path) -> io::Result<Vec<OsString>> {
     Ok(names)
 }
 
+/// What tells one file or directory from another, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+
+    /// What `path` leads to, if it leads anywhere.
+    pub(super) fn at(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
+    }
+}
+
 /// What tells one version of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
-    device: u64,
-    inode: u64,
+    file: FileId,
     size: u64,
     modified: (i64, i64),
     changed: (i64, i64),
@@ -49,8 +66,7 @@ pub(super) struct Stamp {
 impl Stamp {
     fn of(metadata: &Metadata) -> Self {
         Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
+            file: FileId::of(metadata),
             size: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
@@ -66,6 +82,8 @@ impl Stamp {
 /// The text of a file, or why there is none.
 #[derive(Debug)]
 pub(super) struct Reading {
+    /// Which file it was, if it could be opened.
+    pub file: Option<FileId>,
     /// Set if an equal stamp later means that the file is still the same.
     pub stamp: Option<Stamp>,
     /// The message is for the user.
@@ -77,11 +95,12 @@ pub(super) fn read(path: &Path) -> Option<Reading> {
     match open(path) {
         Ok((file, metadata)) => {
             let text = text(file, metadata.size());
-            Some(Reading { stamp: settled(&metadata).then(|| Stamp::of(&metadata)), text })
+            let stamp = settled(&metadata).then(|| Stamp::of(&metadata));
+            Some(Reading { file: Some(FileId::of(&metadata)), stamp, text })
         }
         // A link that leads nowhere is there and cannot be read; a file that went since the listing is not there.
         Err(_) if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) => None,
-        Err(error) => Some(Reading { stamp: None, text: Err(format!("cannot be read: {error}")) }),
+        Err(error) => Some(Reading { file: None, stamp: None, text: Err(format!("cannot be read: {error}")) }),
     }
 }
 
@@ -106,7 +125,11 @@ fn text(file: fs::File, size: u64) -> Result<String, String> {
     if bytes.len() as u64 > FILE_SIZE_MAX {
         return Err(too_large());
     }
-    String::from_utf8(bytes).map_err(|error| format!("not UTF-8 text, from byte {}", error.utf8_error().valid_up_to()))
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        format!("not UTF-8 text at line {line}, byte {} of the file", good.len())
+    })
 }
 
 /// A file written just now may be written again without its times showing it.

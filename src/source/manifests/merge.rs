@@ -105,6 +105,8 @@ impl<'a> Merge<'a> {
                     }
                 }
             }
+            Entry::Slip(problem) => self.next.problems.push(Problem::clone(problem)),
+            Entry::Unseen => self.next.in_doubt = true,
             Entry::Unclear(problem, doubt) => {
                 self.next.problems.push(Problem::clone(problem));
                 match doubt {

@@ -4,6 +4,7 @@ use super::contents::{Doubt, Entry, File, Object};
 use super::documents::{Document, documents, lines_before};
 use super::kinds::{CORE, DISCOVERY, Identity, doubt, list_of, stranger};
 use super::parallel::in_parallel;
+use super::shape::{ENDPOINT_SLICE, Misfit, SERVICE, Shape, misfit};
 use crate::source::convert::{self, Context, DEFAULT_NAMESPACE, Outcome, RawEndpointSlice, RawService};
 use crate::state::{ObjectName, ObjectRef, Origin, Problem};
 use serde::de::DeserializeOwned;
@@ -143,12 +144,17 @@ impl Reader<'_> {
         let kind = (text("apiVersion").or(usual.api_version), text("kind").or(usual.kind));
         match kind {
             (Some(CORE), Some("Service")) => {
-                let service = self.typed::<RawService, _>(fields, place, convert::service);
-                self.known(name.map(ObjectRef::Service), service);
+                let name = name.map(ObjectRef::Service);
+                let service = self.fitting(fields, (&SERVICE, place, &name));
+                let service = service.and_then(|fields| self.typed::<RawService, _>(fields, place, convert::service));
+                self.known(name, service);
             }
             (Some(DISCOVERY), Some("EndpointSlice")) => {
-                let slice = self.typed::<RawEndpointSlice, _>(fields, place, convert::endpoint_slice);
-                self.known(name.map(ObjectRef::EndpointSlice), slice);
+                let name = name.map(ObjectRef::EndpointSlice);
+                let slice = self.fitting(fields, (&ENDPOINT_SLICE, place, &name));
+                let slice =
+                    slice.and_then(|fields| self.typed::<RawEndpointSlice, _>(fields, place, convert::endpoint_slice));
+                self.known(name, slice);
             }
             (api_version, kind) => {
                 let (field, message) = stranger(api_version, kind, name.as_ref());
@@ -158,13 +164,33 @@ impl Reader<'_> {
         }
     }
 
+    /// Tells of a field that nobody knows, which costs nothing but itself; what is no object is an error.
+    fn fitting(
+        &mut self,
+        fields: Map<String, Value>,
+        (shape, place, name): (&Shape, &str, &Option<ObjectRef>),
+    ) -> Result<Value, Problem> {
+        let value = Value::Object(fields);
+        match misfit(&value, shape) {
+            None => {}
+            Some(Misfit::Unknown(field)) => {
+                let message = "unknown, so it has no effect".to_owned();
+                let problem = self.problem(within(place, &field), message);
+                self.entries.push(Entry::Slip(Problem { object: name.clone(), ..problem }.into()));
+            }
+            Some(Misfit::Sequence(field)) => {
+                return Err(self.problem(within(place, &field), "a sequence, where a mapping is needed".to_owned()));
+            }
+        }
+        Ok(value)
+    }
+
     fn typed<R: DeserializeOwned, T: Into<Object>>(
         &self,
-        fields: Map<String, Value>,
+        value: Value,
         place: &str,
         convert: fn(&R, &Origin, &Context) -> Outcome<T>,
     ) -> Result<Option<Object>, Problem> {
-        let value = Value::Object(fields);
         // Keeping track of the path costs as much as the rest, so it is done only when there is one to tell.
         let raw = R::deserialize(&value).or_else(|_| serde_path_to_error::deserialize(&value)).map_err(|error| {
             let field = Some(error.path().to_string()).filter(|path| path != ".").unwrap_or_default();

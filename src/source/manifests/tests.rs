@@ -90,7 +90,7 @@ fn a_change_within_a_tick_of_the_clock_is_seen() {
 fn a_file_that_cannot_be_read_costs_no_other() {
     let directory = directory(&[("z.yaml", &pair(1)), ("latin.yaml", "")]);
     let path = |name: &str| directory.path().join(name);
-    fs::write(path("latin.yaml"), b"a: caf\xe9").unwrap();
+    fs::write(path("latin.yaml"), b"\na: caf\xe9").unwrap();
     fs::create_dir(path("directory.yaml")).unwrap();
     symlink("loop.yaml", path("loop.yaml")).unwrap();
     symlink("nowhere", path("dangling.yaml")).unwrap();
@@ -105,7 +105,7 @@ fn a_file_that_cannot_be_read_costs_no_other() {
             "directory.yaml: cannot be read: it is a directory",
             "fifo.yaml: cannot be read: it is not a regular file",
             "huge.yaml: larger than 64 MiB, the most that is read",
-            "latin.yaml: not UTF-8 text, from byte 6",
+            "latin.yaml: not UTF-8 text at line 2, byte 7 of the file",
             "loop.yaml: cannot be read: Too many levels of symbolic links (os error 40)",
         ]
     );
@@ -137,6 +137,44 @@ fn a_directory_that_cannot_be_read_changes_nothing() {
     assert_eq!(error.to_string(), format!("the manifests in {} cannot be read", here.display()));
     fs::rename(&away, &here).unwrap();
     assert_eq!(manifests.load().unwrap(), Update::default());
+}
+
+/// As when a file system is no longer mounted there. What the user empties is empty.
+#[test]
+fn another_directory_that_is_empty_changes_nothing() {
+    let root = directory(&[]);
+    let (here, away) = (root.path().join("here"), root.path().join("away"));
+    fs::create_dir(&here).unwrap();
+    let mut manifests = Manifests::new(&here, "node-1");
+    assert_eq!(words(&manifests.load().unwrap()), "doubt=true", "nothing is mounted yet, for all we know");
+    fs::write(here.join("a.yaml"), pair(1)).unwrap();
+    assert_eq!(words(&manifests.load().unwrap()), "+web-1 +web-1-1 doubt=false");
+    fs::rename(&here, &away).unwrap();
+    fs::create_dir(&here).unwrap();
+    let error = manifests.load().unwrap_err();
+    assert!(error.to_string().ends_with("/here is another directory than before and has no manifest"), "{error}");
+    assert_eq!(manifests.problems_with(&error).len(), 1);
+    assert!(manifests.load().is_err(), "nor later");
+    fs::write(here.join("b.yaml"), pair(1)).unwrap();
+    assert_eq!(words(&manifests.load().unwrap()), "+web-1 +web-1-1", "read elsewhere");
+    fs::remove_file(here.join("b.yaml")).unwrap();
+    assert_eq!(words(&manifests.load().unwrap()).split(' ').count(), 2, "both are gone");
+}
+
+#[test]
+fn of_a_file_that_is_being_written_nothing_is_believed() {
+    let directory = directory(&[("a.yaml", &pair(1)), ("b.yaml", &pair(2))]);
+    let mut manifests = Manifests::new(directory.path(), "node-1");
+    manifests.load().unwrap();
+    for name in ["a.yaml", "b.yaml", "c.yaml"] {
+        fs::write(directory.path().join(name), "").unwrap();
+    }
+    let written = ["a.yaml", "c.yaml"].map(|name| FileId::at(&directory.path().join(name)).unwrap());
+    let update = manifests.load_unless(|file| written.contains(&file)).unwrap();
+    let gone: Vec<_> = update.changes.iter().filter(|change| !matches!(change, Change::Doubt(true))).collect();
+    assert_eq!((gone.len(), update.changes.len()), (2, 3), "nobody knows what c.yaml has: {:?}", update.changes);
+    assert!(words(&update).contains("-web-2-1") && update.problems.is_empty(), "{update:?}");
+    assert!(words(&manifests.load().unwrap()).contains("-web-1-1"));
 }
 
 #[test]

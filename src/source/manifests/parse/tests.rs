@@ -32,6 +32,8 @@ fn line(entry: &Entry) -> String {
             assert_eq!(problem.object, None);
             format!("{problem} ({doubt:?})")
         }
+        Entry::Slip(problem) => problem.to_string(),
+        Entry::Unseen => panic!("what is parsed was seen"),
     }
 }
 
@@ -195,10 +197,21 @@ fn what_aliases_multiply_is_bounded() {
     }
 }
 
+#[test]
+fn what_is_misspelt_is_told_and_a_sequence_is_no_object() {
+    let lines = read("web.yaml", &SERVICE.replace("ports:", "sesionAffinity: ClientIP, ports:"));
+    let told = "web.yaml, document 1: Service default/web: spec.sesionAffinity: unknown, so it has no effect";
+    assert_eq!(lines, [told, "Service default/web in web.yaml, document 1"]);
+    let list =
+        "{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Service, metadata: {name: web}, spec: [A]}]}";
+    let told = "a.yaml, document 1: Service default/web: items[0].spec: a sequence, where a mapping is needed";
+    assert_eq!(read("a.yaml", list), [told]);
+}
+
 /// Above the parser's usual limits of 250,000 nodes and 1,024 documents.
 #[test]
 fn large_documents_and_many_of_them_are_read() {
-    let wide = SERVICE.replace("ports:", &format!("finalizers: [{}], ports:", vec!["1"; 260_000].join(",")));
+    let wide = SERVICE.replace("ports:", &format!("selector: [{}], ports:", vec!["1"; 260_000].join(",")));
     assert_eq!(read("wide.yaml", &wide), ["Service default/web in wide.yaml, document 1"]);
     assert_eq!(read("many.yaml", &"---\n{}\n".repeat(1_500)).len(), 1_500);
 }

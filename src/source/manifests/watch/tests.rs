@@ -4,7 +4,7 @@ use super::super::Manifests;
 use super::*;
 use crate::state::Change;
 use std::fs::File;
-use std::io::Write;
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use tempfile::TempDir;
 
@@ -183,6 +183,38 @@ async fn a_burst_is_one_change_and_a_stream_is_told_of_in_time() {
     scene.is_noticed().await;
     assert!(!writer.is_finished(), "it never paused");
     writer.abort();
+}
+
+/// Shown for a file of the directory, and for one elsewhere that a link leads to.
+#[tokio::test]
+async fn a_file_is_being_written_until_it_is_closed() {
+    for (written, link) in [("manifests/web.yaml", None), ("elsewhere", Some("manifests/web.yaml"))] {
+        let mut scene = Scene::new(|root| {
+            fs::write(root.join(written), "one").unwrap();
+            _ = link.map(|link| symlink(root.join(written), root.join(link)).unwrap());
+        });
+        let file = FileId::at(&scene.path("manifests/web.yaml")).unwrap();
+        assert!(!scene.watch.is_being_written(file));
+        let mut writer = File::create(scene.path(written)).unwrap();
+        assert!(scene.watch.is_being_written(file), "it is empty now");
+        writer.write_all(b"tw").unwrap();
+        scene.is_quiet().await;
+        assert!(scene.watch.is_being_written(file));
+        drop(writer);
+        assert!(scene.watch.is_being_written(file), "it was while it was read");
+        scene.is_noticed().await;
+        assert!(!scene.watch.is_being_written(file));
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_nobody_goes_on_with_is_waited_for_no_longer() {
+    let mut scene = Scene::new(|root| fs::write(root.join("manifests/web.yaml"), "one").unwrap());
+    let file = FileId::at(&scene.path("manifests/web.yaml")).unwrap();
+    let _writer = File::create(scene.path("manifests/web.yaml")).unwrap();
+    assert!(scene.watch.is_being_written(file));
+    scene.watch.writes.get_mut(&file).unwrap().last -= RESCAN;
+    assert!(!scene.watch.is_being_written(file));
 }
 
 #[tokio::test]
