@@ -6,7 +6,7 @@ use crate::golden_rig::{FAMILIES, From, GoldenRig, To, by_cluster_cidr, news, se
 use crate::mode::{self, Mode, Test, has_sctp};
 use ipvsd::desired::{DetectLocal, NetfilterSettings};
 use ipvsd::model::{Family, Protocol};
-use ipvsd::state::{Service, TrafficPolicy};
+use ipvsd::state::{Service, TrafficPolicy, Whereabouts};
 use libtest_mimic::Trial;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -198,8 +198,11 @@ fn outcome(rig: &GoldenRig, (from, family): (From, Family), protocol: Protocol, 
 
 fn a_pod_reaches_itself(mode: Mode) {
     let mut rig = GoldenRig::of(mode, settings(by_cluster_cidr(), false));
-    for (policy, service) in services(Protocol::Tcp) {
-        let slices = rig.slices_of(&service, &[(0, true)]);
+    let of_here = services(Protocol::Tcp).map(|(policy, service)| (policy, service, Whereabouts::Here));
+    // A slice that was written by hand need not name a node.
+    let by_hand = services(Protocol::Tcp).into_iter().take(1).map(|(policy, one)| (policy, one, Whereabouts::Unsaid));
+    for (policy, service, node) in of_here.into_iter().chain(by_hand) {
+        let slices = rig.slices_of(&service, &[(0, node)]);
         rig.program([news(&service)].into_iter().chain(slices));
         let explained = Explained::of(&mut rig);
         for (family, to) in
@@ -210,7 +213,7 @@ fn a_pod_reaches_itself(mode: Mode) {
             assert_ne!(answer.source, rig.own_address(From::Endpoint, family));
             let told =
                 explained.outcome(&rig, (From::Endpoint, family), (Protocol::Tcp, rig.target(&service, to, family)));
-            assert_eq!(told, "loc+", "{policy} {family} {to:?}");
+            assert_eq!(told, "loc+", "{policy} {family} {to:?} {node:?}");
         }
     }
 }
@@ -220,7 +223,7 @@ fn without_a_local_endpoint_nothing_leaks(mode: Mode) {
     let mut rig = GoldenRig::of(mode, settings(by_cluster_cidr(), false));
     let [_, (_, external), (_, internal)] = services(Protocol::Tcp);
     for service in [&external, &internal] {
-        let slices = rig.slices_of(service, &[(1, false)]);
+        let slices = rig.slices_of(service, &[(1, Whereabouts::Elsewhere)]);
         rig.program([news(service)].into_iter().chain(slices));
     }
     let kind = |rig: &GoldenRig, from, service: &Service, to, family| {
@@ -267,7 +270,7 @@ fn affinity_holds_by_either_way(mode: Mode) {
     let mut rig = GoldenRig::of(mode, settings(by_cluster_cidr(), false));
     let [_, (_, external), _] = services(Protocol::Tcp);
     let service = Service { affinity: Some(300), ..external };
-    let slices = rig.slices_of(&service, &[(0, true), (1, true)]);
+    let slices = rig.slices_of(&service, &[(0, Whereabouts::Here), (1, Whereabouts::Here)]);
     rig.program([news(&service)].into_iter().chain(slices));
     for from in [From::External, From::Pod, From::Node] {
         for to in [To::LoadBalancer, To::NodePort] {
