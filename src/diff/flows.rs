@@ -100,15 +100,12 @@ impl Suspects {
     }
 
     fn suspect(&mut self, key: VirtualServerKey) {
-        if is_tracked(&key) && !self.whole.contains(&key.family()) {
-            self.virtual_servers.insert(key);
-        }
+        self.virtual_servers.extend(Some(key).filter(is_tracked));
     }
 
     fn note_member(&mut self, set: SetKey, member: &Member) {
         if let (SetKind::ShortCircuit, Member::AddressPort(frontend)) = (set.kind, member)
             && frontend.protocol != Protocol::Tcp
-            && !self.whole.contains(&set.family)
         {
             self.frontends.insert(*frontend);
         }
@@ -119,13 +116,11 @@ impl Suspects {
         let is_whole = self.whole.contains(&view.family);
         let is_suspect = |key: &VirtualServerKey| is_whole || self.virtual_servers.contains(key);
         let with_marks = view.short_circuits().filter(|(_, key)| is_suspect(key)).map(|(frontend, _)| frontend);
-        let by_address = if is_whole {
-            view.found.virtual_servers.keys().filter_map(frontend).collect()
-        } else {
-            self.virtual_servers.iter().filter_map(frontend).collect::<BTreeSet<_>>()
-        };
+        // Of what went, only what was noted tells.
+        let all = is_whole.then(|| view.found.virtual_servers.keys()).into_iter().flatten();
+        let by_address = all.chain(&self.virtual_servers).filter_map(frontend);
         let mut suspects: BTreeSet<AddressPort> =
-            by_address.into_iter().chain(with_marks).chain(self.frontends.iter().copied()).collect();
+            by_address.chain(with_marks).chain(self.frontends.iter().copied()).collect();
         suspects.retain(|frontend| Family::of(frontend.address) == view.family && frontend.protocol != Protocol::Tcp);
         suspects
     }
@@ -351,10 +346,17 @@ mod tests {
             let mut suspects = settled();
             suspects.note(&op, &found);
             found.apply(&op).unwrap();
-            let kept = suspects.kept(Family::Ipv4, &found, &BTreeSet::new());
-            let wanted = BTreeSet::from([DestinationKey { address: leads_to.into(), port: 30_053 }]);
-            assert_eq!(kept.get(&at(Ipv4Addr::LOCALHOST)), Some(&wanted), "{op}");
+            let kept = suspects.kept(Family::Ipv4, &found, &BTreeSet::new()).remove(&at(Ipv4Addr::LOCALHOST));
+            assert_eq!(kept, Some([DestinationKey { address: leads_to.into(), port: 30_053 }].into()), "{op}");
         }
+    }
+
+    #[test]
+    fn at_first_those_that_go_are_looked_at_too() {
+        let (mut suspects, mut found, op) = (Suspects::all(), model(), Op::RemoveVirtualServer(by_address(udp(2))));
+        suspects.note(&op, &found);
+        found.apply(&op).unwrap();
+        assert_eq!(suspects.kept(Family::Ipv4, &found, &BTreeSet::new()).get(&udp(2)), Some(&BTreeSet::new()));
     }
 
     #[test]
