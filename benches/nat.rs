@@ -16,7 +16,7 @@ use ipvsd::model::{Family, Protocol};
 use ipvsd::reconcile::{Options, Reconciler};
 use ipvsd::state::{
     Change, Endpoint, EndpointSlice, Families, Node, NodeHint, ObjectName, Origin, Service, ServicePort, SlicePort,
-    TrafficPolicy,
+    TrafficPolicy, Whereabouts,
 };
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -238,7 +238,7 @@ fn slice(number: u16, endpoints: &[Ipv4Addr]) -> Change {
         ready: true,
         serving: true,
         terminating: false,
-        is_local: true,
+        node: Whereabouts::Here,
         node_hint: NodeHint::None,
         zones: None,
     };

@@ -16,7 +16,7 @@ use ipvsd::model::{DestinationKey, Family, Model, Protocol, VirtualServerKey};
 use ipvsd::reconcile::{Options, Reconciler};
 use ipvsd::state::{
     Change, Endpoint, EndpointSlice, Families, Node, NodeHint, NodeObject, ObjectName, Service, ServicePort, SlicePort,
-    TrafficPolicy, Zones,
+    TrafficPolicy, Whereabouts, Zones,
 };
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -149,7 +149,7 @@ fn endpoint(word: &str) -> Endpoint {
     let mut endpoint = Endpoint::new(IpAddr::from([10, 1, 0, number.parse().unwrap()]));
     for mark in marks.split(',').filter(|mark| !mark.is_empty()) {
         match mark {
-            "local" => endpoint.is_local = true,
+            "local" => endpoint.node = Whereabouts::Here,
             "unready" => (endpoint.ready, endpoint.serving) = (false, false),
             "leaving" => (endpoint.ready, endpoint.terminating) = (false, true),
             "here" => endpoint.node_hint = NodeHint::Here,

@@ -1,7 +1,7 @@
 //! Which endpoints get a Service port's traffic, and with which weight: those of the cluster, and those of this node.
 
 use crate::model::{DestinationKey, Family, Protocol};
-use crate::state::{Endpoint, EndpointSlice, NodeHint, TrafficPolicy};
+use crate::state::{Endpoint, EndpointSlice, NodeHint, TrafficPolicy, Whereabouts};
 use litemap::LiteMap;
 
 /// Destinations that were chosen, with their weights, sorted.
@@ -83,13 +83,12 @@ impl<'a> Candidates<'a> {
 
     /// Those that are on this node and ready.
     pub fn local_ready(&self) -> impl Iterator<Item = &'a Endpoint> {
-        self.0.iter().map(|(_, endpoint)| *endpoint).filter(|endpoint| endpoint.is_local && endpoint.ready)
+        self.0.iter().map(|(_, endpoint)| *endpoint).filter(|endpoint| endpoint.is_local() && endpoint.ready)
     }
 
-    /// Those that can reach themselves through the Service by this node: its own, ready or not; with `all`, where nobody
-    /// says whose they are, every one.
-    pub fn own_clients(&self, all: bool) -> impl Iterator<Item = DestinationKey> {
-        self.0.iter().filter(move |(_, endpoint)| all || endpoint.is_local).map(|(key, _)| *key)
+    /// Those that can reach themselves through the Service by this node, ready or not: all that nobody says are on another.
+    pub fn own_clients(&self) -> impl Iterator<Item = DestinationKey> {
+        self.0.iter().filter(|(_, endpoint)| endpoint.node != Whereabouts::Elsewhere).map(|(key, _)| *key)
     }
 
     /// The endpoints to use, where the node is in `zone`.
@@ -123,7 +122,7 @@ impl<'a> Candidates<'a> {
 
     fn choice<'z>(&self, policy: TrafficPolicy, zone: Option<&'z str>) -> Choice<'z> {
         let is_local_only = policy == TrafficPolicy::Local;
-        let has_ready = self.0.iter().any(|(_, endpoint)| endpoint.ready && (endpoint.is_local || !is_local_only));
+        let has_ready = self.0.iter().any(|(_, endpoint)| endpoint.ready && (endpoint.is_local() || !is_local_only));
         let nearness = if is_local_only { Nearness::Any } else { self.nearness(zone) };
         Choice { is_local_only, has_ready, nearness, zone }
     }
@@ -171,7 +170,7 @@ impl Choice<'_> {
     fn verdict(&self, endpoint: &Endpoint) -> Verdict {
         let is_near = || self.nearness.is_of(endpoint, self.zone);
         match self.nearness {
-            _ if self.is_local_only && !endpoint.is_local => Verdict::OnOtherNode,
+            _ if self.is_local_only && !endpoint.is_local() => Verdict::OnOtherNode,
             _ if endpoint.ready && is_near() => Verdict::Chosen,
             Nearness::SameNode if endpoint.ready => Verdict::ForOtherNodes,
             _ if endpoint.ready => Verdict::ForOtherZones,

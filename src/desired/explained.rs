@@ -92,6 +92,7 @@ fn name<'a>(endpoint: &Endpoint, slices: &[&'a EndpointSlice]) -> Option<&'a str
 mod tests {
     use super::*;
     use crate::model::Protocol;
+    use crate::state::Whereabouts::{self, Elsewhere, Here};
     use crate::state::{Change, EndpointNames, Families, ObjectName, SlicePort};
     use std::sync::Arc;
 
@@ -106,8 +107,8 @@ mod tests {
         }
     }
 
-    fn slice(name: &str, port: &str, endpoints: &[(u8, bool)]) -> EndpointSlice {
-        let endpoint = |&(last, is_local): &(u8, bool)| Endpoint { is_local, ..Endpoint::new([10, 1, 0, last].into()) };
+    fn slice(name: &str, port: &str, endpoints: &[(u8, Whereabouts)]) -> EndpointSlice {
+        let endpoint = |&(last, node): &(u8, Whereabouts)| Endpoint { node, ..Endpoint::new([10, 1, 0, last].into()) };
         let names: Vec<_> = endpoints.iter().map(|(last, _)| format!("{name}-pod-{last}")).collect();
         let [slice, web] = [name, "web"].map(|name| ObjectName::new("default", name));
         EndpointSlice {
@@ -123,10 +124,10 @@ mod tests {
         let mut state = State::default();
         state.apply(Change::Service(Arc::new(service())));
         for slice in [
-            slice("a", "http", &[(2, false), (1, true)]),
+            slice("a", "http", &[(2, Elsewhere), (1, Here)]),
             // The same address again, and one of a port that the Service does not have.
-            slice("b", "http", &[(2, false)]),
-            slice("c", "dns", &[(7, true), (8, true)]),
+            slice("b", "http", &[(2, Elsewhere)]),
+            slice("c", "dns", &[(7, Here), (8, Here)]),
         ] {
             state.apply(Change::EndpointSlice(Arc::new(slice)));
         }
@@ -141,7 +142,7 @@ mod tests {
     #[test]
     fn where_nobody_asks_for_a_policy_there_is_no_verdict() {
         let mut state = State::default();
-        state.apply(Change::EndpointSlice(Arc::new(slice("a", "http", &[(1, true)]))));
+        state.apply(Change::EndpointSlice(Arc::new(slice("a", "http", &[(1, Here)]))));
         let service = Service { load_balancer_ips: vec![], ..service() };
         let settings = Settings::default();
         let [port] = &explain(&service, &state, &settings)[..] else { panic!("one port in one family") };

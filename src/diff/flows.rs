@@ -4,12 +4,14 @@
 //! behind. UDP and SCTP only: a TCP connection that leads nowhere is reset.
 
 use super::{Steps, pairs};
+use crate::model::localhost::FAR_ADDRESS;
 use crate::model::netfilter::{AddressPort, Member, SetKey, SetKind};
 use crate::model::{
     DestinationKey, DestinationSpec, Family, Forwarding, Kept, Model, Op, Protocol, SchedulerFlags, VirtualServer,
     VirtualServerKey,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 /// Virtual servers by identity.
 type VirtualServers = BTreeMap<VirtualServerKey, VirtualServer>;
@@ -84,8 +86,10 @@ impl Suspects {
     pub fn kept(&self, family: Family, found: &Model, foreign: &BTreeSet<VirtualServerKey>) -> Kept {
         let view = View { found, family };
         let ours = |frontend: &AddressPort| !foreign.contains(&by_address(*frontend));
-        let frontends = self.of(&view).into_iter().filter(ours);
-        frontends.filter_map(|frontend| Some((frontend, view.destinations(frontend)?))).collect()
+        let suspects: BTreeSet<AddressPort> = self.of(&view).into_iter().filter(ours).collect();
+        let by_localhost = suspects.iter().filter_map(|frontend| view.localhost(*frontend));
+        let kept = suspects.iter().filter_map(|frontend| Some((*frontend, view.destinations(*frontend)?)));
+        kept.chain(by_localhost).collect()
     }
 
     /// Nothing is left behind in this family.
@@ -96,15 +100,12 @@ impl Suspects {
     }
 
     fn suspect(&mut self, key: VirtualServerKey) {
-        if is_tracked(&key) && !self.whole.contains(&key.family()) {
-            self.virtual_servers.insert(key);
-        }
+        self.virtual_servers.extend(Some(key).filter(is_tracked));
     }
 
     fn note_member(&mut self, set: SetKey, member: &Member) {
         if let (SetKind::ShortCircuit, Member::AddressPort(frontend)) = (set.kind, member)
             && frontend.protocol != Protocol::Tcp
-            && !self.whole.contains(&set.family)
         {
             self.frontends.insert(*frontend);
         }
@@ -115,13 +116,11 @@ impl Suspects {
         let is_whole = self.whole.contains(&view.family);
         let is_suspect = |key: &VirtualServerKey| is_whole || self.virtual_servers.contains(key);
         let with_marks = view.short_circuits().filter(|(_, key)| is_suspect(key)).map(|(frontend, _)| frontend);
-        let by_address = if is_whole {
-            view.found.virtual_servers.keys().filter_map(frontend).collect()
-        } else {
-            self.virtual_servers.iter().filter_map(frontend).collect::<BTreeSet<_>>()
-        };
+        // Of what went, only what was noted tells.
+        let all = is_whole.then(|| view.found.virtual_servers.keys()).into_iter().flatten();
+        let by_address = all.chain(&self.virtual_servers).filter_map(frontend);
         let mut suspects: BTreeSet<AddressPort> =
-            by_address.into_iter().chain(with_marks).chain(self.frontends.iter().copied()).collect();
+            by_address.chain(with_marks).chain(self.frontends.iter().copied()).collect();
         suspects.retain(|frontend| Family::of(frontend.address) == view.family && frontend.protocol != Protocol::Tcp);
         suspects
     }
@@ -150,6 +149,15 @@ impl View<'_> {
             destinations.extend(found.keys());
         }
         Some(destinations)
+    }
+
+    /// For the far end of the way from loopback addresses, its near end: 127.0.0.1, and where flows to there lead. Who began
+    /// before there was a way is with the node itself, and stays there as long as it goes on.
+    fn localhost(&self, far: AddressPort) -> Option<(AddressPort, BTreeSet<DestinationKey>)> {
+        let near = AddressPort { address: Ipv4Addr::LOCALHOST.into(), ..far };
+        let end = if self.short_circuit(far).is_some() { far } else { near };
+        let leads_to = BTreeSet::from([DestinationKey { address: end.address, port: end.port }]);
+        (far.address == FAR_ADDRESS).then_some((near, leads_to))
     }
 
     /// The virtual server by mark that clients on this node reach by this frontend.
@@ -324,6 +332,31 @@ mod tests {
         let mut suspects = settled();
         suspects.note(&Op::AddMember(elsewhere, other, None), &model());
         assert_eq!(suspects.kept(Family::Ipv4, &model(), &BTreeSet::new()), Kept::new());
+    }
+
+    #[test]
+    fn flows_to_loopback_addresses_are_on_the_way_to_the_far_end_while_there_is_one() {
+        let at = |address: Ipv4Addr| AddressPort { address: address.into(), protocol: Protocol::Udp, port: 30_053 };
+        let member = Member::AddressPort(at(FAR_ADDRESS));
+        let mut found = model();
+        for (op, leads_to) in [
+            (Op::AddMember(SET, member, Some(mark(1))), FAR_ADDRESS),
+            (Op::RemoveMember(SET, member), Ipv4Addr::LOCALHOST),
+        ] {
+            let mut suspects = settled();
+            suspects.note(&op, &found);
+            found.apply(&op).unwrap();
+            let kept = suspects.kept(Family::Ipv4, &found, &BTreeSet::new()).remove(&at(Ipv4Addr::LOCALHOST));
+            assert_eq!(kept, Some([DestinationKey { address: leads_to.into(), port: 30_053 }].into()), "{op}");
+        }
+    }
+
+    #[test]
+    fn at_first_those_that_go_are_looked_at_too() {
+        let (mut suspects, mut found, op) = (Suspects::all(), model(), Op::RemoveVirtualServer(by_address(udp(2))));
+        suspects.note(&op, &found);
+        found.apply(&op).unwrap();
+        assert_eq!(suspects.kept(Family::Ipv4, &found, &BTreeSet::new()).get(&udp(2)), Some(&BTreeSet::new()));
     }
 
     #[test]

@@ -213,7 +213,7 @@ impl Endpoint {
             port: key.port,
             name: name.map(str::to_owned),
             weight: endpoint.weight,
-            local: endpoint.is_local,
+            local: endpoint.is_local(),
             cluster: cluster.map(Judgement::from),
             local_policy: local.map(Judgement::from),
         }

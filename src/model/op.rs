@@ -55,15 +55,16 @@ pub enum Op {
 }
 
 /// When an operation's turn comes. A packet that reaches a VIP must find its virtual server complete, so a VIP
-/// is exposed last and hidden first; what goes away goes after what replaces it has come, so does what kube-proxy's
+/// is exposed after it and hidden before; what goes away goes after what replaces it has come, so does what kube-proxy's
 /// other modes left, and what kube-proxy kept VIPs local with goes last. Sets and rules are ready before the first
 /// virtual server, so that no connection is forwarded that should have been masqueraded or dropped; rules refer to
-/// sets, and lead to the way from 127.0.0.1.
+/// sets, and lead to the way from 127.0.0.1. Masquerading is given up only while every destination is on this node: after
+/// those on others have gone, and no longer when they come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// The way from 127.0.0.1 comes.
     Connect,
-    /// Sets and members that come or change.
+    /// Sets and members that come or change, and those that go by which masquerading was given up.
     Sets,
     /// Rules that come or change.
     Rules,
@@ -71,12 +72,14 @@ pub enum Phase {
     VirtualServers,
     /// Destinations that come or change.
     Destinations,
-    /// VIPs become local.
-    Expose,
     /// VIPs stop being local.
     Hide,
     /// Destinations and virtual servers that go.
     Remove,
+    /// Members that come by which masquerading is given up.
+    Unmasquerade,
+    /// VIPs become local.
+    Expose,
     /// What kube-proxy's other modes left goes.
     Clear,
     /// Rules that go.
@@ -92,7 +95,12 @@ pub enum Phase {
 impl Phase {
     /// Whether it is of sets and rules.
     pub fn is_of_netfilter(self) -> bool {
-        matches!(self, Self::Sets | Self::Rules | Self::Clear | Self::Unrule | Self::Unset)
+        matches!(self, Self::Sets | Self::Rules | Self::Unmasquerade | Self::Clear | Self::Unrule | Self::Unset)
+    }
+
+    /// Whether it is of what is to stand for new connections, and not of what goes.
+    pub fn is_of_what_comes(self) -> bool {
+        self <= Self::Destinations || matches!(self, Self::Unmasquerade | Self::Expose)
     }
 }
 
@@ -106,6 +114,8 @@ impl Op {
             Self::RemoveRoute(..) => Phase::Hide,
             Self::RemoveDestination(..) | Self::RemoveVirtualServer(..) => Phase::Remove,
             Self::RemoveKubeProxyDevice => Phase::Relieve,
+            Self::AddMember(key, ..) if key.kind.ends_masquerading() => Phase::Unmasquerade,
+            Self::RemoveMember(key, _) if key.kind.ends_masquerading() => Phase::Sets,
             Self::CreateSet(..) | Self::ResizeSet(..) | Self::AddMember(..) | Self::UpdateMember(..) => Phase::Sets,
             Self::SetRules(..) => Phase::Rules,
             Self::RemoveLeftover(..) => Phase::Clear,
@@ -317,5 +327,37 @@ impl Model {
 
     fn virtual_server_mut(&mut self, key: VirtualServerKey) -> Result<&mut VirtualServer, Refusal> {
         self.virtual_servers.get_mut(&key).ok_or(Refusal::Missing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Protocol;
+    use crate::model::netfilter::{AddressPort, SetKind};
+    use std::net::Ipv4Addr;
+
+    const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
+
+    /// What is masqueraded though its destination is on another node has its answers come back by this one; what is not
+    /// never hears of them, and connection tracking keeps it so for as long as it tries.
+    #[test]
+    fn masquerading_is_given_up_only_while_no_destination_is_on_another_node() {
+        let key = VirtualServerKey::new(VIP, 80, Protocol::Tcp);
+        let elsewhere = DestinationKey { address: Ipv4Addr::new(10, 1, 1, 1).into(), port: 8080 };
+        let member = Member::AddressPort(AddressPort { address: VIP, protocol: Protocol::Tcp, port: 80 });
+        for kind in SetKind::ALL.into_iter().filter(|kind| kind.ends_masquerading()) {
+            let set = SetKey { kind, family: Family::Ipv4 };
+            let to_local = [
+                Op::RemoveDestination(key, elsewhere),
+                Op::AddMember(set, member, None),
+                Op::AddRoute(VIP, RouteSpec::default()),
+            ];
+            let to_cluster =
+                [Op::RemoveMember(set, member), Op::AddDestination(key, elsewhere, DestinationSpec::masquerading(1))];
+            for in_order in [&to_local[..], &to_cluster] {
+                assert!(in_order.is_sorted_by(|one, next| one.phase() < next.phase()), "{in_order:?}");
+            }
+        }
     }
 }

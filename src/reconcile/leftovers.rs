@@ -115,7 +115,7 @@ fn is_served_by_rules(family: Family, found: &Model) -> bool {
 
 /// Whether something of the family that an operation clears failed, and kube-proxy's rules stand in for it.
 pub(super) fn failures_need(clearing: &Op, failed: &[(Op, Cause)]) -> bool {
-    let stands_in = |op: &Op| op.phase() <= Phase::Expose && op.family() == clearing.family();
+    let stands_in = |op: &Op| op.phase().is_of_what_comes() && op.family() == clearing.family();
     failed.iter().any(|(op, _)| stands_in(op))
 }
 
@@ -156,7 +156,7 @@ mod tests {
         let (four, six) = (Some(Family::Ipv4), Some(Family::Ipv6));
         assert_eq!(
             kinds(&stages.first),
-            [("create set", four), ("set rules", six), ("add route", four), ("remove virtual server", four)]
+            [("create set", four), ("set rules", six), ("remove virtual server", four), ("add route", four)]
         );
         assert_eq!(kinds(&stages.rules), [("set rules", four)]);
         assert_eq!(kinds(&stages.clearing), [("remove kube-proxy's rules", four)]);
@@ -185,7 +185,7 @@ mod tests {
         for op in ops() {
             let failed = [(op, Cause::SetFull)];
             assert!(!failures_need(&clearing(Family::Ipv6), &failed) || op.family() == Some(Family::Ipv6), "{op}");
-            let is_missing = op.phase() <= Phase::Expose && op.family() == Some(Family::Ipv4);
+            let is_missing = op.phase().is_of_what_comes() && op.family() == Some(Family::Ipv4);
             assert_eq!(failures_need(&clearing(Family::Ipv4), &failed), is_missing, "{op}");
         }
     }

@@ -9,7 +9,7 @@
 
 use crate::kernel::{Cause, Observation};
 use crate::model::netfilter::SetKey;
-use crate::model::{Model, Op, Phase, VirtualServerKey};
+use crate::model::{Model, Op, VirtualServerKey};
 use ipnet::IpNet;
 use std::net::IpAddr;
 
@@ -66,5 +66,5 @@ pub(super) fn others_need_device(found: &Observation) -> bool {
 pub(super) fn failures_need_device(failed: &[(Op, Cause)], found: &Model) -> bool {
     let on_device = |op: &Op| op.address().is_some_and(|address| found.is_on_kube_proxy_device(address));
     let untagged = |op: &Op| matches!(op, Op::UpdateVirtualServer(..));
-    failed.iter().any(|(op, _)| op.phase() <= Phase::Expose && (untagged(op) || on_device(op)))
+    failed.iter().any(|(op, _)| op.phase().is_of_what_comes() && (untagged(op) || on_device(op)))
 }

@@ -88,8 +88,8 @@ pub struct Endpoint {
     pub serving: bool,
     /// `conditions.terminating`, false where unset.
     pub terminating: bool,
-    /// `nodeName` is this node. A process has one node name for life, so this is told apart when the slice is read.
-    pub is_local: bool,
+    /// What `nodeName` says. A process has one node name for life, so this is told apart when the slice is read.
+    pub node: Whereabouts,
     /// What `hints.forNodes` says of this node.
     pub node_hint: NodeHint,
     /// `hints.forZones`, none where it is empty; a node's zone can change, so the names are kept.
@@ -105,16 +105,32 @@ impl Endpoint {
             ready: true,
             serving: true,
             terminating: false,
-            is_local: false,
+            node: Whereabouts::Elsewhere,
             node_hint: NodeHint::None,
             zones: None,
         }
+    }
+
+    /// Whether it is on this node.
+    pub fn is_local(&self) -> bool {
+        self.node == Whereabouts::Here
     }
 
     /// Whether it may get traffic where no endpoint is ready: on its way out, but still serving (KEP-1669).
     pub fn is_last_resort(&self) -> bool {
         self.serving && self.terminating
     }
+}
+
+/// Where an endpoint is, as far as this node can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// On this node.
+    Here,
+    /// On another node.
+    Elsewhere,
+    /// Nobody says, as in slices written by hand, or this node has no name.
+    Unsaid,
 }
 
 /// For which nodes' clients an endpoint is meant, as far as this node can tell.

@@ -147,6 +147,7 @@ fn owners(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
 mod tests {
     use super::*;
     use crate::model::Family;
+    use crate::state::Whereabouts::{self, Elsewhere, Here};
     use crate::state::{Change, Endpoint, State};
 
     const HOST: [u8; 4] = [192, 0, 2, 7];
@@ -157,8 +158,8 @@ mod tests {
         Change::Service(service.into())
     }
 
-    fn slice(name: &str, endpoints: &[([u8; 4], bool)]) -> Change {
-        let endpoint = |&(address, is_local): &([u8; 4], bool)| Endpoint { is_local, ..Endpoint::new(address.into()) };
+    fn slice(name: &str, endpoints: &[([u8; 4], Whereabouts)]) -> Change {
+        let endpoint = |&(address, node): &([u8; 4], Whereabouts)| Endpoint { node, ..Endpoint::new(address.into()) };
         let [name, agents] = [name, "agents"].map(|name| ObjectName::new("default", name));
         let endpoints = endpoints.iter().map(endpoint).collect();
         let slice = EndpointSlice { endpoints, ..EndpointSlice::new(name, agents, Family::Ipv4) };
@@ -179,10 +180,10 @@ mod tests {
         for (change, is_elsewhere, dirty) in [
             (service("other", &[[192, 0, 2, 8]]), false, &["other"][..]),
             (service("web", &[HOST]), false, &["web"]),
-            (slice("here", &[(HOST, true)]), true, &["agents", "web"]),
+            (slice("here", &[(HOST, Here)]), true, &["agents", "web"]),
             (gone("here"), false, &["agents", "web"]),
-            (slice("there", &[(HOST, false), ([10, 1, 0, 1], false)]), true, &["agents", "web"]),
-            (slice("there-too", &[(HOST, false)]), true, &["agents"]),
+            (slice("there", &[(HOST, Elsewhere), ([10, 1, 0, 1], Elsewhere)]), true, &["agents", "web"]),
+            (slice("there-too", &[(HOST, Elsewhere)]), true, &["agents"]),
             (gone("there"), true, &["agents"]),
             (gone("there-too"), false, &["agents", "web"]),
         ] {
@@ -194,7 +195,7 @@ mod tests {
 
     #[test]
     fn the_order_of_services_and_slices_makes_no_difference() {
-        let changes = || [slice("there", &[(HOST, false)]), service("web", &[HOST]), service("too", &[HOST])];
+        let changes = || [slice("there", &[(HOST, Elsewhere)]), service("web", &[HOST]), service("too", &[HOST])];
         for rotation in 0..3 {
             let mut state = State::default();
             let mut changes = changes();
@@ -226,7 +227,7 @@ mod tests {
     fn what_nobody_asks_for_any_more_is_forgotten() {
         let mut state = State::default();
         state.apply(service("web", &[HOST]));
-        state.apply(slice("there", &[(HOST, false)]));
+        state.apply(slice("there", &[(HOST, Elsewhere)]));
         assert_eq!(after(&mut state, service("web", &[])), (false, vec!["agents".to_owned(), "web".to_owned()]));
         assert!(after(&mut state, service("web", &[HOST])).0, "it is looked for again");
         assert!(!after(&mut state, Change::OnlyServices(HashSet::new())).0);

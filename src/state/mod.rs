@@ -10,7 +10,7 @@ mod problem;
 mod service;
 mod store;
 
-pub use endpoint::{Endpoint, EndpointNames, EndpointSlice, NodeHint, SlicePort, Zones};
+pub use endpoint::{Endpoint, EndpointNames, EndpointSlice, NodeHint, SlicePort, Whereabouts, Zones};
 pub use node::{Node, NodeObject};
 pub use problem::{ObjectRef, OneLine, Origin, Problem};
 pub use service::{Families, Scheduling, Service, ServicePort, TrafficPolicy};

@@ -7,7 +7,7 @@ use crate::traffic_rig::{Rig, VIPS, annotated, request, requests, service, slice
 use ipvsd::demo::client::Conversation;
 use ipvsd::desired::NetfilterSettings;
 use ipvsd::model::Protocol;
-use ipvsd::state::{Service, TrafficPolicy};
+use ipvsd::state::{Service, TrafficPolicy, Whereabouts};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use std::io::{self, ErrorKind, Read, Write};
@@ -156,7 +156,7 @@ fn the_last_endpoint_of_a_local_policy() {
     };
     let targets = FAMILIES.map(|family| rig.target(&service, To::LoadBalancer, family));
     let standing = targets.map(|target| connect(&rig, target).unwrap());
-    let elsewhere = rig.slices_of(&service, &[(1, false)]);
+    let elsewhere = rig.slices_of(&service, &[(1, Whereabouts::Elsewhere)]);
     rig.program(elsewhere);
     for (mut stream, target) in standing.into_iter().zip(targets) {
         assert_eq!(connect(&rig, target).map(drop), Err(ErrorKind::TimedOut), "new ones are dropped");

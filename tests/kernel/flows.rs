@@ -12,7 +12,7 @@ use ipvsd::demo::wait::wait_for;
 use ipvsd::desired::NetfilterSettings;
 use ipvsd::model::netfilter::AddressPort;
 use ipvsd::model::{Family, Protocol};
-use ipvsd::state::{Change, Service, TrafficPolicy};
+use ipvsd::state::{Change, Service, TrafficPolicy, Whereabouts};
 use libtest_mimic::Trial;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -88,10 +88,10 @@ fn on_node<T: Send>(rig: &GoldenRig, work: impl FnOnce() -> T + Send) -> T {
 
 fn make(rig: &mut GoldenRig, service: &Service, step: Step) {
     let changes = match step {
-        Step::One => rig.slices_of(service, &[(0, true)]),
-        Step::Other => rig.slices_of(service, &[(1, false)]),
-        Step::Both => rig.slices_of(service, &[(0, true), (1, false)]),
-        Step::OtherPort => rig.slices_of(service, &[(0, true)]).into_iter().map(with_other_port).collect(),
+        Step::One => rig.slices_of(service, &[(0, Whereabouts::Here)]),
+        Step::Other => rig.slices_of(service, &[(1, Whereabouts::Elsewhere)]),
+        Step::Both => rig.slices_of(service, &[(0, Whereabouts::Here), (1, Whereabouts::Elsewhere)]),
+        Step::OtherPort => rig.slices_of(service, &[(0, Whereabouts::Here)]).into_iter().map(with_other_port).collect(),
         Step::None => {
             rig.program([news(service)]);
             rig.slices_of(service, &[])
@@ -212,8 +212,9 @@ fn clients_keep_an_endpoint_on_the_node() {
         slice.endpoints[0].address = rig.own_address(From::Node, slice.family);
         Change::EndpointSlice(Arc::new(slice))
     };
-    let both: Vec<_> = rig.slices_of(&udp, &[(0, true), (1, false)]).into_iter().map(on_node).collect();
-    let alone: Vec<_> = rig.slices_of(&udp, &[(0, true)]).into_iter().map(on_node).collect();
+    let both: Vec<_> =
+        rig.slices_of(&udp, &[(0, Whereabouts::Here), (1, Whereabouts::Elsewhere)]).into_iter().map(on_node).collect();
+    let alone: Vec<_> = rig.slices_of(&udp, &[(0, Whereabouts::Here)]).into_iter().map(on_node).collect();
     rig.program(alone.clone());
     let mut clients = clients(&rig, &udp);
     // The process does not choose the address it answers from, and this one is right for those outside only.
@@ -241,7 +242,7 @@ fn clients_led_by_mark() {
     let leads_here = |outcome: &&Outcome| outcome.as_ref().unwrap().starts_with("backend-1 ");
     let here = began.iter().filter(leads_here).count();
     assert!((1..began.len()).contains(&here), "{began:?}");
-    let slices = rig.slices_of(&udp, &[(1, false)]);
+    let slices = rig.slices_of(&udp, &[(1, Whereabouts::Elsewhere)]);
     let forgotten: usize = rig.program(slices).flows.iter().map(|(_, forgotten)| forgotten.flows).sum();
     assert_eq!(forgotten, here);
     for (client, began) in clients.iter().zip(&began) {
@@ -270,7 +271,7 @@ fn clients_from_before_a_start() {
         assert_eq!(client.ask(), Err(ErrorKind::WouldBlock), "{}: IPVS could do without", client.what);
     }
     rig.restart();
-    let slices = [&udp, &sctp].map(|service| rig.slices_of(service, &[(0, true)]));
+    let slices = [&udp, &sctp].map(|service| rig.slices_of(service, &[(0, Whereabouts::Here)]));
     rig.program([news(&udp), news(&sctp)].into_iter().chain(slices.into_iter().flatten()));
     for client in &clients {
         let anew = client.anew(&rig).ask();

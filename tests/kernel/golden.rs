@@ -3,10 +3,13 @@
 
 use crate::golden_explained::Explained;
 use crate::golden_rig::{FAMILIES, From, GoldenRig, To, by_cluster_cidr, news, service};
+use crate::meanwhile::repeat_while;
 use crate::mode::{self, Mode, Test, has_sctp};
+use ipvsd::demo::client::Request;
+use ipvsd::demo::namespace::Namespace;
 use ipvsd::desired::{DetectLocal, NetfilterSettings};
 use ipvsd::model::{Family, Protocol};
-use ipvsd::state::{Service, TrafficPolicy};
+use ipvsd::state::{Service, TrafficPolicy, Whereabouts};
 use libtest_mimic::Trial;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -23,6 +26,7 @@ pub fn trials(mode: Mode) -> Vec<Trial> {
         ("udp_and_sctp_go_the_same_ways", udp_and_sctp_go_the_same_ways),
         ("a_pod_reaches_itself", a_pod_reaches_itself),
         ("without_a_local_endpoint_nothing_leaks", without_a_local_endpoint_nothing_leaks),
+        ("who_is_led_elsewhere_is_masqueraded_while_a_policy_changes", led_elsewhere_is_masqueraded),
         ("affinity_holds_by_either_way", affinity_holds_by_either_way),
     ];
     mode::trials("golden", mode, tests)
@@ -198,8 +202,11 @@ fn outcome(rig: &GoldenRig, (from, family): (From, Family), protocol: Protocol, 
 
 fn a_pod_reaches_itself(mode: Mode) {
     let mut rig = GoldenRig::of(mode, settings(by_cluster_cidr(), false));
-    for (policy, service) in services(Protocol::Tcp) {
-        let slices = rig.slices_of(&service, &[(0, true)]);
+    let of_here = services(Protocol::Tcp).map(|(policy, service)| (policy, service, Whereabouts::Here));
+    // A slice that was written by hand need not name a node.
+    let by_hand = services(Protocol::Tcp).into_iter().take(1).map(|(policy, one)| (policy, one, Whereabouts::Unsaid));
+    for (policy, service, node) in of_here.into_iter().chain(by_hand) {
+        let slices = rig.slices_of(&service, &[(0, node)]);
         rig.program([news(&service)].into_iter().chain(slices));
         let explained = Explained::of(&mut rig);
         for (family, to) in
@@ -210,9 +217,34 @@ fn a_pod_reaches_itself(mode: Mode) {
             assert_ne!(answer.source, rig.own_address(From::Endpoint, family));
             let told =
                 explained.outcome(&rig, (From::Endpoint, family), (Protocol::Tcp, rig.target(&service, to, family)));
-            assert_eq!(told, "loc+", "{policy} {family} {to:?}");
+            assert_eq!(told, "loc+", "{policy} {family} {to:?} {node:?}");
         }
     }
+}
+
+/// The answers of other nodes to a client whose address they see pass this node by.
+fn led_elsewhere_is_masqueraded(mode: Mode) {
+    let mut rig = GoldenRig::of(mode, settings(by_cluster_cidr(), false));
+    let [_, (_, mut service), _] = services(Protocol::Tcp);
+    let slices = rig.slices(&service);
+    rig.program([news(&service)].into_iter().chain(slices));
+    let requests = [To::NodePort, To::LoadBalancer, To::ExternalIp]
+        .map(|to| Request::new(Protocol::Tcp, rig.target(&service, to, Family::Ipv4)));
+    let client = rig.own_address(From::External, Family::Ipv4);
+    let ask = || {
+        for request in &requests {
+            let answer = request.send().unwrap();
+            assert!(answer.name == "backend-1" || answer.source != client, "{request:?}: {answer:?}");
+        }
+    };
+    let outside = rig.namespace(From::External).run(Namespace::here).unwrap();
+    let rounds = repeat_while(&outside, ask, || {
+        for turn in 0..200 {
+            service.external_policy = if turn % 2 == 0 { TrafficPolicy::Cluster } else { TrafficPolicy::Local };
+            rig.program([news(&service)]);
+        }
+    });
+    assert!(rounds > 10, "{rounds} rounds");
 }
 
 /// Where there are endpoints on other nodes only, clients outside get nothing, and those on the node all the same.
@@ -220,7 +252,7 @@ fn without_a_local_endpoint_nothing_leaks(mode: Mode) {
     let mut rig = GoldenRig::of(mode, settings(by_cluster_cidr(), false));
     let [_, (_, external), (_, internal)] = services(Protocol::Tcp);
     for service in [&external, &internal] {
-        let slices = rig.slices_of(service, &[(1, false)]);
+        let slices = rig.slices_of(service, &[(1, Whereabouts::Elsewhere)]);
         rig.program([news(service)].into_iter().chain(slices));
     }
     let kind = |rig: &GoldenRig, from, service: &Service, to, family| {
@@ -267,7 +299,7 @@ fn affinity_holds_by_either_way(mode: Mode) {
     let mut rig = GoldenRig::of(mode, settings(by_cluster_cidr(), false));
     let [_, (_, external), _] = services(Protocol::Tcp);
     let service = Service { affinity: Some(300), ..external };
-    let slices = rig.slices_of(&service, &[(0, true), (1, true)]);
+    let slices = rig.slices_of(&service, &[(0, Whereabouts::Here), (1, Whereabouts::Here)]);
     rig.program([news(&service)].into_iter().chain(slices));
     for from in [From::External, From::Pod, From::Node] {
         for to in [To::LoadBalancer, To::NodePort] {

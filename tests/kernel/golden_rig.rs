@@ -18,7 +18,7 @@ use ipvsd::desired::{DetectLocal, NetfilterSettings, Settings};
 use ipvsd::kernel::linux::Linux;
 use ipvsd::model::{Family, Protocol};
 use ipvsd::reconcile::{Options, Reconciler, Report};
-use ipvsd::state::{Change, Endpoint, EndpointSlice, Node, ObjectName, Service, ServicePort, SlicePort};
+use ipvsd::state::{Change, Endpoint, EndpointSlice, Node, ObjectName, Service, ServicePort, SlicePort, Whereabouts};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -140,16 +140,16 @@ impl GoldenRig {
 
     /// The endpoints: backend-1 on this node, backend-2 on another.
     pub fn slices(&self, service: &Service) -> Vec<Change> {
-        self.slices_of(service, &[(0, true), (1, false)])
+        self.slices_of(service, &[(0, Whereabouts::Here), (1, Whereabouts::Elsewhere)])
     }
 
-    /// Slices with these backends by index, each with whether it is on this node.
-    pub fn slices_of(&self, service: &Service, endpoints: &[(usize, bool)]) -> Vec<Change> {
+    /// Slices with these backends by index, each with where it is.
+    pub fn slices_of(&self, service: &Service, endpoints: &[(usize, Whereabouts)]) -> Vec<Change> {
         let of_family = |family: Family| {
-            let endpoints = endpoints.iter().map(|(index, is_local)| {
+            let endpoints = endpoints.iter().map(|(index, node)| {
                 let addresses = self.network.backends[*index].addresses;
                 let address = if family == Family::Ipv4 { addresses.ipv4.into() } else { addresses.ipv6.into() };
-                endpoint(address, *is_local)
+                Endpoint { node: *node, ..Endpoint::new(address) }
             });
             Change::EndpointSlice(Arc::new(slice(service, family, endpoints.collect())))
         };
@@ -158,7 +158,8 @@ impl GoldenRig {
 
     /// A slice with one endpoint on this node, wherever it is.
     pub fn slice_to(&self, service: &Service, to: SocketAddr) -> Change {
-        let mut slice = slice(service, Family::of(to.ip()), vec![endpoint(to.ip(), true)]);
+        let endpoint = Endpoint { node: Whereabouts::Here, ..Endpoint::new(to.ip()) };
+        let mut slice = slice(service, Family::of(to.ip()), vec![endpoint]);
         slice.ports[0].port = to.port();
         Change::EndpointSlice(Arc::new(slice))
     }
@@ -247,10 +248,6 @@ fn slice(service: &Service, family: Family, endpoints: Vec<Endpoint>) -> Endpoin
         endpoints,
         ..EndpointSlice::new(name, service.name.clone(), family)
     }
-}
-
-fn endpoint(address: IpAddr, is_local: bool) -> Endpoint {
-    Endpoint { is_local, ..Endpoint::new(address) }
 }
 
 /// Pods known by the addresses of all of them.

@@ -9,7 +9,7 @@ use ipvsd::model::{
 };
 use ipvsd::state::{
     Change, Endpoint, EndpointNames, EndpointSlice, Families, Node, NodeHint, NodeObject, ObjectName, Origin,
-    Scheduling, Service, ServicePort, SlicePort, TrafficPolicy, Zones,
+    Scheduling, Service, ServicePort, SlicePort, TrafficPolicy, Whereabouts, Zones,
 };
 use proptest::collection::{btree_map, btree_set, hash_set, vec};
 use proptest::option;
@@ -217,17 +217,19 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
 fn endpoint() -> impl Strategy<Value = Endpoint> {
     let zones = prop_oneof![4 => Just("a"), 4 => Just("b"), 1 => Just("a b"), 1 => Just("")];
     let node_hint = prop_oneof![2 => Just(NodeHint::Here), 3 => Just(NodeHint::Elsewhere), 1 => Just(NodeHint::None)];
+    let node =
+        prop_oneof![2 => Just(Whereabouts::Here), 2 => Just(Whereabouts::Elsewhere), 1 => Just(Whereabouts::Unsaid)];
     let conditions = (prop::bool::weighted(0.7), any::<bool>(), any::<bool>());
     // Some have external addresses of Services.
     let address = (prop_oneof![5 => Just([1, 0]), 1 => Just([0, 1])], 0..5_u8);
-    (address, 1..3_u16, conditions, any::<bool>(), node_hint, zones).prop_map(
-        |(([second, third], last), weight, (ready, serving, terminating), is_local, node_hint, zones)| Endpoint {
+    (address, 1..3_u16, conditions, node, node_hint, zones).prop_map(
+        |(([second, third], last), weight, (ready, serving, terminating), node, node_hint, zones)| Endpoint {
             address: [10, second, third, last].into(),
             weight,
             ready,
             serving,
             terminating,
-            is_local,
+            node,
             node_hint,
             zones: Zones::new(zones.split_whitespace()).map(Arc::new),
         },

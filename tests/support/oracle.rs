@@ -205,7 +205,7 @@ fn is_leaving(endpoint: &Endpoint) -> bool {
 }
 
 fn local(endpoints: &Endpoints) -> Endpoints {
-    endpoints.iter().filter(|(_, one)| one.is_local).map(|(key, one)| (*key, one.clone())).collect()
+    endpoints.iter().filter(|(_, one)| one.is_local()).map(|(key, one)| (*key, one.clone())).collect()
 }
 
 /// The endpoints of the first kind of which there is one.

@@ -11,7 +11,7 @@ fn endpoint(word: &str) -> Endpoint {
     let mut endpoint = Endpoint::new(IpAddr::from([10, 1, 0, number.parse().unwrap()]));
     for mark in marks.split(',').filter(|mark| !mark.is_empty()) {
         match mark {
-            "local" => endpoint.is_local = true,
+            "local" => endpoint.node = Whereabouts::Here,
             "unready" => endpoint.ready = false,
             "leaving" => (endpoint.ready, endpoint.terminating) = (false, true),
             "dying" => (endpoint.ready, endpoint.serving, endpoint.terminating) = (false, false, true),

@@ -10,7 +10,7 @@ use crate::desired::{Settings, ipvs, node_ports};
 use crate::model::netfilter::mark::{LAST, LAST_FOR_LOCALHOST};
 use crate::model::netfilter::{AddressPort, Member, SetKey, SetKind};
 use crate::model::{Family, Model, VirtualServer, VirtualServerKey};
-use crate::state::{ObjectName, Origin, Service, ServicePort, State, TrafficPolicy};
+use crate::state::{ObjectName, Service, ServicePort, State, TrafficPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What one Service asks of netfilter.
@@ -78,9 +78,8 @@ impl NetfilterPart {
             let places = members::of_frontend(service, frontend, known).into_iter();
             self.members.extend(places.map(|place| (Some(frontend.key), place)));
         }
-        // A manifest need not say on which machine an endpoint is.
-        let own_clients = candidates.own_clients(service.origin != Origin::Api);
-        self.members.extend(own_clients.map(|endpoint| (None, members::of_endpoint(endpoint, port.protocol))));
+        self.members
+            .extend(candidates.own_clients().map(|endpoint| (None, members::of_endpoint(endpoint, port.protocol))));
         self.short_circuits.extend(short_circuit(decided, settings));
     }
 }

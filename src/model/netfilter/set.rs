@@ -208,6 +208,15 @@ impl SetKind {
         Self::LocalhostSctp,
     ];
 
+    /// Whether its members are what is not masqueraded though another set has it: frontends with traffic policy `Local`,
+    /// whose destinations are all on this node.
+    pub fn ends_masquerading(self) -> bool {
+        matches!(
+            self,
+            Self::LoadBalancerLocal | Self::NodePortLocalTcp | Self::NodePortLocalUdp | Self::NodePortLocalSctp
+        )
+    }
+
     /// What its members are made of.
     pub fn set_type(self) -> SetType {
         match self {

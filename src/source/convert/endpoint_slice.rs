@@ -137,7 +137,7 @@ fn endpoint(raw: &RawEndpoint, family: Family, weights: &Weights, context: &Cont
         ready: conditions.ready.unwrap_or(true),
         serving: conditions.serving.unwrap_or(true),
         terminating: conditions.terminating.unwrap_or(false),
-        is_local: place.is_local,
+        node: place.node,
         node_hint: place.node_hint,
         zones: place.zones,
     })

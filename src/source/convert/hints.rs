@@ -3,7 +3,7 @@
 use super::context::{Context, Rules};
 use super::raw::{RawEndpoint, RawHint};
 use super::{Rejected, claim, plain};
-use crate::state::{NodeHint, Zones};
+use crate::state::{NodeHint, Whereabouts, Zones};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ const LABEL_VALUE_MAX: usize = 63;
 
 /// Where an endpoint is and whom it is for, as this node sees it.
 pub(super) struct Place {
-    pub is_local: bool,
+    pub node: Whereabouts,
     pub node_hint: NodeHint,
     pub zones: Option<Arc<Zones>>,
 }
@@ -26,7 +26,11 @@ pub(super) fn place(raw: &RawEndpoint, context: &Context) -> Result<Place, Rejec
     }
     let node_name = Some(&*context.node_name).filter(|name| !name.is_empty());
     Ok(Place {
-        is_local: node_name.is_some() && raw.node_name.as_deref() == node_name,
+        node: match (node_name, raw.node_name.as_deref().filter(|name| !name.is_empty())) {
+            (Some(here), Some(name)) if name == here => Whereabouts::Here,
+            (Some(_), Some(_)) => Whereabouts::Elsewhere,
+            _ => Whereabouts::Unsaid,
+        },
         node_hint: match node_name {
             _ if raw.hints.for_nodes.is_empty() => NodeHint::None,
             Some(here) if names(&raw.hints.for_nodes).any(|name| name == here) => NodeHint::Here,

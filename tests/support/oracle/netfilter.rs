@@ -7,7 +7,7 @@ use ipvsd::model::netfilter::{AddressPort, Capacity, Mark, Member, Set, SetKey, 
 use ipvsd::model::{
     Family, LocalhostPath, Model, Persistence, Protocol, SchedulerFlags, VirtualServer, VirtualServerKey,
 };
-use ipvsd::state::{Change, Service, ServicePort, State, TrafficPolicy};
+use ipvsd::state::{Change, Service, ServicePort, State, TrafficPolicy, Whereabouts};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -48,7 +48,7 @@ impl Cluster {
     fn add_port(&self, (service, port, family): OnePort<'_>, mark: Mark, members: &mut Members) {
         let mut adding = Adding { members, family };
         let endpoints = self.endpoints(service, port, family);
-        for own in local(&endpoints).keys() {
+        for own in endpoints.iter().filter(|(_, one)| one.node != Whereabouts::Elsewhere).map(|(key, _)| key) {
             let endpoint = AddressPort { address: own.address, protocol: port.protocol, port: own.port };
             adding.add(SetKind::LoopBack, Member::AddressPortAddress(endpoint, own.address), None);
         }

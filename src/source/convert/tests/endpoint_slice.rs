@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::Family;
-use crate::state::{Endpoint, EndpointNames, NodeHint, SlicePort, Zones};
+use crate::state::{Endpoint, EndpointNames, NodeHint, SlicePort, Whereabouts, Zones};
 use std::sync::Arc;
 
 #[test]
@@ -29,7 +29,7 @@ fn a_full_slice_comes_out_whole() {
         ready,
         serving: true,
         terminating,
-        is_local: address == "10.1.0.3",
+        node: if address == "10.1.0.3" { Whereabouts::Here } else { Whereabouts::Unsaid },
         node_hint: NodeHint::None,
         zones: None,
     };
@@ -57,17 +57,22 @@ fn a_full_slice_comes_out_whole() {
 fn where_an_endpoint_is_and_whom_it_is_for_is_told_apart() {
     let names = |names: &[&str]| Value::Array(names.iter().map(|name| json!({ "name": name })).collect());
     for (node_name, zones, nodes, wanted) in [
-        (json!(null), &[][..], &[][..], (false, NodeHint::None, None)),
-        (json!("node-1"), &["a"], &[], (true, NodeHint::None, Zones::new(["a"]))),
-        (json!("node-2"), &["b", "a"], &["node-2"], (false, NodeHint::Elsewhere, Zones::new(["a", "b"]))),
-        (json!("node-2"), &[], &["node-2", "node-1"], (false, NodeHint::Here, None)),
+        (json!(null), &[][..], &[][..], (Whereabouts::Unsaid, NodeHint::None, None)),
+        (json!("node-1"), &["a"], &[], (Whereabouts::Here, NodeHint::None, Zones::new(["a"]))),
+        (
+            json!("node-2"),
+            &["b", "a"],
+            &["node-2"],
+            (Whereabouts::Elsewhere, NodeHint::Elsewhere, Zones::new(["a", "b"])),
+        ),
+        (json!("node-2"), &[], &["node-2", "node-1"], (Whereabouts::Elsewhere, NodeHint::Here, None)),
     ] {
         let hints = json!({ "forZones": names(zones), "forNodes": names(nodes) });
         let patch = json!({ "endpoints": [{ "addresses": ["10.1.0.1"], "nodeName": node_name, "hints": hints }] });
         for rules in [Rules::Manifest, Rules::Api] {
             let found = read_slice(&patch, rules).unwrap().unwrap().endpoints.remove(0);
             let wanted = (wanted.0, wanted.1, wanted.2.clone().map(Arc::new));
-            assert_eq!((found.is_local, found.node_hint, found.zones), wanted, "{patch}");
+            assert_eq!((found.node, found.node_hint, found.zones), wanted, "{patch}");
         }
     }
 }
@@ -78,7 +83,7 @@ fn without_a_node_name_nothing_is_local() {
     let patch = json!({ "endpoints": [{ "addresses": ["10.1.0.1"], "nodeName": "", "hints": hints }] });
     let raw = serde_json::from_value(patched(web_slice(), &patch)).unwrap();
     let found = endpoint_slice(&raw, &origin(), &Context::new(Rules::Api, "")).map(whole).unwrap().unwrap();
-    assert_eq!((found.endpoints[0].is_local, found.endpoints[0].node_hint), (false, NodeHint::Elsewhere));
+    assert_eq!((found.endpoints[0].node, found.endpoints[0].node_hint), (Whereabouts::Unsaid, NodeHint::Elsewhere));
 }
 
 #[test]
