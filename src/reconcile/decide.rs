@@ -24,8 +24,12 @@ impl<K: Kernel> Reconciler<K> {
         let mut steps = Steps::default();
         let served = self.decide_virtual_servers(&touched, (reading, now), &mut steps);
         let members = self.plan.netfilter_mut().claims.take_touched();
-        let members = (!reading.is_whole()).then_some(members);
-        self.netfilter().decide(&self.plan.netfilter().claims, members, &mut steps);
+        let (netfilter, claims) = (self.netfilter(), &self.plan.netfilter().claims);
+        if reading.is_whole() {
+            netfilter.compare_all(|key| claims.members(key), &mut steps);
+        } else {
+            netfilter.compare_touched(&members, claims, &mut steps);
+        }
         self.decide_routes(&touched, (&served, reading), &mut steps);
         if reading.is_whole() {
             self.decide_of_the_node(now, &mut steps);
@@ -140,11 +144,11 @@ impl<K: Kernel> Reconciler<K> {
 
     fn netfilter(&self) -> Netfilter<'_> {
         Netfilter {
-            settings: self.settings.netfilter.as_ref(),
-            state: &self.state,
+            rules: self.view().rules(),
+            is_in_doubt: self.state.is_in_doubt(),
+            // Whoever keeps off netfilter reads nothing of it; where something was read and nothing is wanted, all is to go.
+            cleans_up: self.settings.netfilter.is_none() && self.options.takeover.is_on(),
             found: &self.found.model,
-            takes_over: self.options.takeover.is_on(),
-            leads_from_localhost: Localhost::is_wanted(&self.settings, &self.state) && self.localhost.is_usable(),
         }
     }
 }
