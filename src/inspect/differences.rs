@@ -7,7 +7,7 @@ use crate::desired::drain::{Moment, Occasion};
 use crate::desired::routes::{self, Standing};
 use crate::diff::Steps;
 use crate::kernel::Observation;
-use crate::model::{DestinationKey, Model, Op, RouteSpec, VirtualServerKey};
+use crate::model::{DestinationKey, LocalhostPath, Model, Op, RouteSpec, VirtualServerKey};
 use crate::reconcile::Netfilter;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -30,7 +30,7 @@ pub fn differences(wanted: &Wanted, found: &Observation) -> Vec<Op> {
     }
     compare_addresses(wanted, &served, &netfilter, &mut steps);
     if let Some(is_wanted) = wanted.localhost_path {
-        steps.localhost_path(is_wanted, found.model.localhost_path);
+        steps.localhost_path(is_wanted.then_some(LocalhostPath::Whole), found.model.localhost_path);
     }
     steps.into_ops()
 }

@@ -10,7 +10,7 @@ use crate::desired::drain::Occasion;
 use crate::desired::routes::{self, Standing};
 use crate::diff::Steps;
 use crate::kernel::Kernel;
-use crate::model::{Op, VirtualServerKey};
+use crate::model::{LocalhostPath, Op, VirtualServerKey};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -132,13 +132,14 @@ impl<K: Kernel> Reconciler<K> {
         let found = &self.found.model;
         // While some Service cannot be read, its node ports cannot be recognised.
         let is_in_doubt = self.state.is_in_doubt();
-        let stays = is_in_doubt || takeover::others_need_device(&self.found);
-        steps.kube_proxy_device(stays, found.kube_proxy_device.is_some());
+        if found.kube_proxy_device.is_some() && !is_in_doubt && !takeover::others_need_device(&self.found) {
+            steps.remove_kube_proxy_device();
+        }
         let netfilter = self.netfilter();
         self.clearing.decide(found, |family| !is_in_doubt && netfilter.replaces_kube_proxy(family), steps);
-        let is_wanted = Localhost::is_wanted(&self.settings, &self.state);
-        if !is_wanted || self.localhost.is_tried(now) {
-            steps.localhost_path(is_wanted, found.localhost_path);
+        let wanted = Localhost::is_wanted(&self.settings, &self.state).then_some(LocalhostPath::Whole);
+        if wanted.is_none() || self.localhost.is_tried(now) {
+            steps.localhost_path(wanted, found.localhost_path);
         }
     }
 
