@@ -66,7 +66,7 @@ impl Steps {
 
     /// Compares a set with all its members.
     pub fn set(&mut self, key: SetKey, wanted: Option<&Set>, found: Option<&Set>) {
-        netfilter::set(key, (wanted, found), &mut self.ops);
+        netfilter::set(key, wanted, found, &mut self.ops);
     }
 
     /// Compares one member of a set, which is there whether wanted or not: each side's mark, if it has the member.

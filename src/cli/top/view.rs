@@ -35,7 +35,7 @@ pub fn draw(frame: &mut Frame<'_>, rows: &Rows, screen: &Screen) {
     let [head, body, foot] =
         Layout::vertical([Constraint::Length(1), Constraint::Min(1), Constraint::Length(1)]).areas(frame.area());
     frame.render_widget(Paragraph::new(summary(rows, screen)).style(Modifier::BOLD), head);
-    draw_table(frame, body, (rows, screen));
+    draw_table(frame, body, rows, screen);
     let keys = if usize::from(foot.width) < KEYS.len() { FEW_KEYS } else { KEYS };
     let help = if screen.is_typing() { format!("filter: {}_", screen.wanted().filter) } else { keys.into() };
     frame.render_widget(Paragraph::new(help), foot);
@@ -57,7 +57,7 @@ pub fn lines(rows: &Rows, screen: &Screen) -> String {
     text
 }
 
-fn draw_table(frame: &mut Frame<'_>, area: Rect, (rows, screen): (&Rows, &Screen)) {
+fn draw_table(frame: &mut Frame<'_>, area: Rect, rows: &Rows, screen: &Screen) {
     let mut widths = widths(rows);
     let shown = shown(&widths, area.width.into(), screen.wanted().order);
     let pick = |cells: [String; 9]| {
