@@ -3,23 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-#[path = "servers/browser.rs"]
 mod browser;
-#[path = "servers/client.rs"]
 mod client;
-#[path = "servers/cluster.rs"]
 mod cluster;
-#[path = "servers/document.rs"]
 mod document;
-#[path = "servers/health_check.rs"]
 mod health_check;
-#[path = "servers/metrics.rs"]
 mod metrics;
-#[path = "support/objects.rs"]
+#[path = "../support/objects.rs"]
 mod objects;
-#[path = "servers/page.rs"]
 mod page;
-#[path = "servers/rig.rs"]
 mod rig;
 
 use client::{Answered, ask, get};

@@ -12,7 +12,7 @@ mod latency;
 mod node;
 mod random;
 mod real;
-#[path = "../support/relay.rs"]
+#[path = "../../support/relay.rs"]
 mod relay;
 mod rig;
 mod table;
