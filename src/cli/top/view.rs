@@ -7,7 +7,6 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Table, TableState};
-use std::fmt::Write;
 
 /// The columns: their headings, whether numbers stand in them, and their widths, 0 for as wide as what stands in them; the
 /// name has what is left.
@@ -48,8 +47,7 @@ pub fn lines(rows: &Rows, screen: &Screen) -> String {
     for cells in [headings(rows)].into_iter().chain(rows.rows.iter().map(cells)) {
         let mut line = String::new();
         for (((_, is_number, _), width), cell) in COLUMNS.iter().zip(widths).zip(&cells) {
-            // Writing to a String cannot fail.
-            _ = if *is_number { write!(line, "{cell:>width$} ") } else { write!(line, "{cell:<width$} ") };
+            line += &if *is_number { format!("{cell:>width$} ") } else { format!("{cell:<width$} ") };
         }
         text.push_str(line.trim_end());
         text.push('\n');
