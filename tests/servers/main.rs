@@ -8,14 +8,15 @@ mod client;
 mod cluster;
 mod document;
 mod health_check;
+#[path = "../support/kubernetes/mod.rs"]
+mod kubernetes;
 mod metrics;
-#[path = "../support/objects.rs"]
-mod objects;
 mod page;
 mod rig;
 
 use client::{Answered, ask, get};
 use ipvsd::model::Family::{Ipv4, Ipv6};
+use kubernetes::objects;
 use rig::Rig;
 
 #[tokio::test]
