@@ -147,7 +147,7 @@ impl<K: Kernel> Reconciler<K> {
         Netfilter {
             rules: self.view().rules(),
             is_in_doubt: self.state.is_in_doubt(),
-            // Whoever keeps off netfilter reads nothing of it; where something was read and nothing is wanted, all is to go.
+            // Whoever keeps off netfilter reads nothing of it; where some was read and nothing is wanted, all goes.
             cleans_up: self.settings.netfilter.is_none() && self.options.takeover.is_on(),
             found: &self.found.model,
         }

@@ -23,8 +23,8 @@ pub struct Netfilter<'a> {
 }
 
 impl Netfilter<'_> {
-    /// Compares the rules, and the sets with the members that are asked for. Of the sets of VIPs what is found stays: it is
-    /// compared by [`Netfilter::vip`].
+    /// Compares the rules, and the sets with the members that are asked for. Of the sets of VIPs what is found stays:
+    /// [`Netfilter::vip`] compares it.
     pub fn compare_all(&self, members: impl Fn(SetKey) -> BTreeMap<Member, Option<Mark>>, steps: &mut Steps) {
         for key in SetKey::all() {
             let found = self.found.sets.get(&key);
