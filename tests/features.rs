@@ -9,9 +9,12 @@
     reason = "a test stops at what it did not expect"
 )]
 
+#[path = "support/files.rs"]
+mod files;
+
+use files::{below, is_rust, root};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 
 /// How many features there are.
 const FEATURES: usize = 113;
@@ -91,14 +94,11 @@ fn row(line: &str) -> Row {
 /// The names of all tests: functions, trials of the programs that run their tests themselves, and scenarios.
 fn tests() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    let mut folders = ["src", "tests"].map(|folder| root().join(folder)).to_vec();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = fs::read_to_string(&path).unwrap();
+    for folder in ["src", "tests"] {
+        for file in below(folder) {
+            let path = root().join(folder).join(&file);
+            if is_rust(&file) {
+                let text = fs::read_to_string(path).unwrap();
                 names.extend(functions(&text).chain(trials(&text)).map(str::to_owned));
                 names.extend(of_modes(&text));
             } else if path.parent().unwrap().ends_with("scenarios") {
@@ -130,8 +130,4 @@ fn of_modes(text: &str) -> Vec<String> {
     let subject = rest.split_once("mode::trials(\"").and_then(|(_, rest)| rest.split('"').next());
     let Some(subject) = subject else { return Vec::new() };
     entries.split("(\"").skip(1).map(|entry| format!("{subject}::{}", entry.split('"').next().unwrap())).collect()
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }

@@ -8,6 +8,10 @@
     reason = "a test stops at what it did not expect"
 )]
 
+#[path = "support/files.rs"]
+mod files;
+
+use files::{below, is_rust, root};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -109,7 +113,7 @@ fn every_module_names_only_what_it_may() {
 
 #[test]
 fn the_document_has_the_same_table() {
-    let document = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/architecture.md")).unwrap();
+    let document = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
     for Layer { module, may_name, .. } in LAYERS {
         let row = document.lines().find(|line| line.starts_with(&format!("| `{module}` |")));
         let cell = row.unwrap_or_else(|| panic!("no row for {module}")).split('|').nth(2).unwrap();
@@ -123,12 +127,11 @@ fn the_document_has_the_same_table() {
 
 #[test]
 fn every_file_that_the_document_names_is_there() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let document = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    let document = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
     let words = document.split(['`', '(', ')']).map(|word| word.trim_start_matches("../"));
     let named: Vec<_> = words.filter(|word| word.starts_with("src/") || word.starts_with("tests/")).collect();
     assert!(named.len() > 50, "the files' names were not found");
-    let is_missing = |word: &&&str| !word.contains("NAME") && !root.join(word).exists();
+    let is_missing = |word: &&&str| !word.contains("NAME") && !root().join(word).exists();
     let missing: Vec<_> = named.iter().filter(is_missing).collect();
     assert!(missing.is_empty(), "docs/architecture.md names what is not there: {missing:?}");
 }
@@ -166,6 +169,16 @@ fn no_file_names_one_that_names_it_in_turn() {
 }
 
 #[test]
+fn a_file_with_parts_is_in_the_folder_of_its_parts() {
+    for folder in ["src", "tests", "benches"] {
+        let files: BTreeSet<_> = below(folder).into_iter().filter(|file| is_rust(file)).collect();
+        let parents = files.iter().filter_map(|file| Some(file.parent()?.with_extension("rs")));
+        let beside: BTreeSet<_> = parents.filter(|parent| files.contains(parent)).collect();
+        assert!(beside.is_empty(), "in {folder}/, these belong beside their parts, as mod.rs or main.rs: {beside:?}");
+    }
+}
+
+#[test]
 fn every_file_begins_by_saying_its_job() {
     let silent: Vec<_> =
         sources().into_iter().filter(|(_, text)| !text.starts_with("//! ")).map(|(file, _)| file).collect();
@@ -174,21 +187,8 @@ fn every_file_begins_by_saying_its_job() {
 
 /// Paths below `src/` and their texts.
 fn sources() -> BTreeMap<PathBuf, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut found = BTreeMap::new();
-    let mut folders = vec![root.clone()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                found.insert(path.strip_prefix(&root).unwrap().to_owned(), fs::read_to_string(&path).unwrap());
-            }
-        }
-    }
-    assert!(found.len() > 20, "the sources were not found");
-    found
+    let files = below("src").into_iter().filter(|file| is_rust(file));
+    files.map(|file| (file.clone(), fs::read_to_string(root().join("src").join(file)).unwrap())).collect()
 }
 
 /// Numbered lines that are neither comment nor test.

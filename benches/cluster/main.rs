@@ -15,14 +15,8 @@
     reason = "a benchmark that cannot run ends by panicking"
 )]
 
-#[path = "../../tests/support/api_server/mod.rs"]
-mod api_server;
-#[path = "../../tests/support/control_plane.rs"]
-mod control_plane;
-#[path = "../../tests/support/follower.rs"]
-mod follower;
-#[path = "../../tests/support/objects.rs"]
-mod objects;
+#[path = "../../tests/support/kubernetes/mod.rs"]
+mod kubernetes;
 #[path = "../support/raw.rs"]
 mod raw;
 
@@ -38,6 +32,7 @@ use client::Client;
 use daemon::{Daemon, Memory};
 use ipvsd::kernel::linux::Linux;
 use ipvsd::kernel::{Kernel, Scope};
+use kubernetes::{api_server, control_plane, objects};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 use tempfile::TempDir;

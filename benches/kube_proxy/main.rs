@@ -11,23 +11,16 @@
     reason = "a benchmark that cannot run ends by panicking"
 )]
 
-#[path = "../../tests/support/api_server/mod.rs"]
-mod api_server;
-#[path = "../../tests/support/control_plane.rs"]
-mod control_plane;
-#[path = "../../tests/support/follower.rs"]
-mod follower;
-#[path = "../../tests/support/objects.rs"]
-mod objects;
-#[path = "../../tests/support/relay.rs"]
-mod relay;
+#[path = "../../tests/support/kubernetes/mod.rs"]
+mod kubernetes;
 
 mod proxy;
 
-use control_plane::{ControlPlane, assets};
 use ipvsd::demo::client::Request;
 use ipvsd::demo::wait::wait_for;
 use ipvsd::model::Protocol;
+use kubernetes::control_plane::{ControlPlane, assets};
+use kubernetes::{control_plane, objects, relay};
 use proxy::{Node, Proxy};
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};

@@ -3,7 +3,7 @@
 
 use super::log::Log;
 use super::options::{Name, ProxyOptions};
-use super::{NO, complain, explain};
+use super::{NO, complain, explain, print};
 use crate::config::logging::Logging;
 use crate::daemon;
 use crate::inspect::{Status, Wanted, differences};
@@ -12,7 +12,6 @@ use crate::server::AskError;
 use anyhow::Context;
 use clap::Args;
 use serde_json::json;
-use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 /// Flags of `ipvsd diff`.
@@ -42,11 +41,7 @@ pub fn run(arguments: &Arguments, log: &Log) -> anyhow::Result<ExitCode> {
     if !arguments.json {
         problems.iter().for_each(complain);
     }
-    match print(arguments.json, (&ops, &problems)) {
-        // The answer stays the answer when the reader has seen enough of it: `ipvsd diff | grep -q route`.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-        outcome => outcome?,
-    }
+    print(&if arguments.json { json(&ops, &problems)? } else { text(&ops) })?;
     Ok(if ops.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
 }
 
@@ -74,14 +69,11 @@ fn of_daemon(log: &Log) -> Result<Found, Option<anyhow::Error>> {
     found().map_err(Some)
 }
 
-fn print(json: bool, (ops, problems): (&[Op], &[String])) -> io::Result<()> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    if json {
-        let operations: Vec<_> = ops.iter().map(Op::to_string).collect();
-        serde_json::to_writer_pretty(&mut out, &json!({ "operations": operations, "problems": problems }))?;
-        writeln!(out)?;
-    } else {
-        ops.iter().try_for_each(|op| writeln!(out, "{op}"))?;
-    }
-    out.flush()
+fn json(ops: &[Op], problems: &[String]) -> serde_json::Result<String> {
+    let operations: Vec<_> = ops.iter().map(Op::to_string).collect();
+    Ok(serde_json::to_string_pretty(&json!({ "operations": operations, "problems": problems }))? + "\n")
+}
+
+fn text(ops: &[Op]) -> String {
+    ops.iter().map(|op| format!("{op}\n")).collect()
 }

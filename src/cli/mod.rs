@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand};
 use log::Log;
 use options::Name;
 use std::fmt::Display;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 /// It ran, and the answer is no.
@@ -145,6 +145,14 @@ fn exit_code(ended: anyhow::Result<ExitCode>, trouble: u8) -> ExitCode {
         complain(format_args!("{error:#}"));
         ExitCode::from(trouble)
     })
+}
+
+/// Prints an answer. It stays the answer when the reader has seen enough of it: `ipvsd diff | grep -q route`.
+fn print(text: &str) -> io::Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// Says what is wrong on stderr.

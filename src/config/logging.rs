@@ -3,7 +3,6 @@
 use super::checks::Checks;
 use super::kube_proxy::gates::FeatureGates;
 use super::kube_proxy::logging::{LoggingConfiguration, OutputRouting, VmoduleItem};
-use std::fmt::Write;
 use std::iter;
 use tracing::level_filters::LevelFilter;
 
@@ -65,8 +64,7 @@ impl Logging {
                 4..=5 => "debug",
                 _ => "trace",
             };
-            // Writing to a String cannot fail.
-            _ = write!(filter, ",ipvsd::{module}={level}");
+            filter += &format!(",ipvsd::{module}={level}");
         }
         filter
     }

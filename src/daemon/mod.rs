@@ -91,22 +91,23 @@ pub fn run(config: Config, invocation: Invocation) -> anyhow::Result<Ended> {
     heap::share();
     config.notices.iter().for_each(|notice| info!("configuration: {notice}"));
     let node_name = node::name(&config)?;
-    let wheel = mpsc::channel();
-    let (ask, log) = (inspection::ask(wheel.0.clone()), invocation.about.log.clone());
+    let (sender, inbox) = mpsc::channel();
+    let (ask, log) = (inspection::ask(sender.clone()), invocation.about.log.clone());
     if let Err(other) = inspection::start(ask, log, config.servers.inspection.as_deref())? {
         return inspection::wait(other);
     }
-    let ended = runtime()?.block_on(live(config, invocation, &node_name, wheel))?;
+    let ended = runtime()?.block_on(live(config, invocation, &node_name, Messages { sender, inbox }))?;
     info!("stopped; the kernel stays as it is");
     Ok(ended)
 }
 
-async fn live(
-    config: Config,
-    invocation: Invocation,
-    node: &str,
-    (wheel_sender, inbox): (Sender<Message>, Receiver<Message>),
-) -> anyhow::Result<Ended> {
+/// Both ends of what the wheel is told.
+struct Messages {
+    sender: Sender<Message>,
+    inbox: Receiver<Message>,
+}
+
+async fn live(config: Config, invocation: Invocation, node: &str, messages: Messages) -> anyhow::Result<Ended> {
     let (fatal, hard_failure) = tokio::sync::mpsc::channel(1);
     let mut stop = Stop::hear(hard_failure)?;
     let shared = shared(&config)?;
@@ -124,8 +125,8 @@ async fn live(
         begun = begin(&config, node, &shared) => begun?,
         told = stop.told() => return told,
     };
-    first.into_iter().try_for_each(|message| wheel_sender.send(message))?;
-    let ask = inspection::ask(wheel_sender.clone());
+    first.into_iter().try_for_each(|message| messages.sender.send(message))?;
+    let ask = inspection::ask(messages.sender.clone());
     let traffic = traffic_of(&config, &kernel).map(|what| traffic::teller(what, Arc::clone(&ask), &shared.metrics));
     let page = Page::new(node.to_owned(), choice.reason(), ask);
     servers.metrics(&config, servers::Pages { about: invocation.about, mode: choice.mode(), page, traffic });
@@ -137,13 +138,13 @@ async fn live(
     let (end_sender, end) = oneshot::channel();
     let wheel = Wheel::new(reconciler, Some(telemetry));
     let wheel = wheel.with_leftovers(leftovers).in_place_of_ipvs(choice.fallback());
-    let wheel = turn(wheel, inbox, (ServiceManager::find(&config.input), end_sender))?;
+    let wheel = turn(wheel, messages.inbox, ServiceManager::find(&config.input), end_sender)?;
     info!(input = %config.input, node, mode = choice.mode(), "started");
     tell_start(events.as_ref(), &choice);
     let moving = moving(config.clone(), choice, events.clone());
     let mut configuration = Configuration::watch(config, invocation.reread, Arc::clone(&shared.metrics));
     let ended = select! {
-        Err(error) = sources.watch(&wheel_sender, end) => Err(error),
+        Err(error) = sources.watch(&messages.sender, end) => Err(error),
         () = configuration.changed() => Ok(Ended::ConfigurationChanged),
         () = moving => Ok(Ended::IpvsAppeared),
         told = stop.told() => told,
@@ -152,7 +153,7 @@ async fn live(
         service_manager::stopping();
     }
     // If the wheel is gone already, joining it tells how.
-    let _ = wheel_sender.send(Message::Stop);
+    let _ = messages.sender.send(Message::Stop);
     stop::let_end(&wheel).await;
     wheel.join().map_err(|_| anyhow::anyhow!("the reconciler ended in a panic; the kernel stays as it is"))?;
     ended
@@ -236,7 +237,8 @@ async fn moving(config: Config, choice: Choice, events: Option<Events>) {
 fn turn(
     wheel: Wheel<Linux>,
     inbox: Receiver<Message>,
-    (manager, ended): (ServiceManager, oneshot::Sender<()>),
+    manager: ServiceManager,
+    ended: oneshot::Sender<()>,
 ) -> anyhow::Result<JoinHandle<()>> {
     let run = move || {
         let _ended = ended;

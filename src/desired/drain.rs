@@ -66,19 +66,15 @@ impl Drains {
             }
         }
         self.forget_others(key, &departing);
-        let is_leftover = wanted.is_none() && found.is_some();
-        let lingers = self.lingers(key, (is_leftover, has_cut), occasion);
-        match (wanted, found) {
-            (Some(wanted), _) if departing.is_empty() => Some(Cow::Borrowed(wanted)),
-            (Some(wanted), _) => {
-                let destinations = wanted.destinations.iter().map(|(key, spec)| (*key, *spec)).chain(departing);
-                Some(Cow::Owned(VirtualServer { spec: wanted.spec, destinations: destinations.collect() }))
-            }
-            (None, Some(found)) if lingers || !departing.is_empty() => {
-                Some(Cow::Owned(VirtualServer { spec: found.spec.as_ours(), destinations: departing }))
-            }
-            (None, _) => None,
+        let Some(leftover) = found.filter(|_| wanted.is_none()) else {
+            self.lingering.remove(&key);
+            return wanted.map(|wanted| with_departing(wanted, departing));
+        };
+        if has_cut {
+            self.lingering.insert(key, occasion.now.saturating_add(occasion.linger));
         }
+        let stays = self.lingers(key, occasion.now) || !departing.is_empty();
+        stays.then(|| Cow::Owned(VirtualServer { spec: leftover.spec.as_ours(), destinations: departing }))
     }
 
     /// The virtual servers that have departing destinations or linger, each once, in order.
@@ -117,12 +113,9 @@ impl Drains {
         occasion.now < since.saturating_add(occasion.timeout)
     }
 
-    /// Whether a virtual server nobody wants stays for those whose connections were cut; the time starts with the cut.
-    fn lingers(&mut self, key: VirtualServerKey, (is_leftover, has_cut): (bool, bool), occasion: Occasion<'_>) -> bool {
-        if is_leftover && has_cut {
-            self.lingering.insert(key, occasion.now.saturating_add(occasion.linger));
-        }
-        let lingers = is_leftover && self.lingering.get(&key).is_some_and(|end| occasion.now < *end);
+    /// Whether a virtual server nobody wants stays for those whose connections were cut.
+    fn lingers(&mut self, key: VirtualServerKey, now: Moment) -> bool {
+        let lingers = self.lingering.get(&key).is_some_and(|end| now < *end);
         if !lingers {
             self.lingering.remove(&key);
         }
@@ -140,4 +133,13 @@ impl Drains {
         let first = DestinationKey { address: std::net::Ipv4Addr::UNSPECIFIED.into(), port: 0 };
         self.departing.range((key, first)..).take_while(move |((k, _), _)| *k == key).map(|((_, d), _)| *d)
     }
+}
+
+/// What is wanted, with the departing.
+fn with_departing(wanted: &VirtualServer, departing: Destinations) -> Cow<'_, VirtualServer> {
+    if departing.is_empty() {
+        return Cow::Borrowed(wanted);
+    }
+    let destinations = wanted.destinations.iter().map(|(key, spec)| (*key, *spec)).chain(departing).collect();
+    Cow::Owned(VirtualServer { spec: wanted.spec, destinations })
 }

@@ -47,7 +47,7 @@ pub fn explain<'a>(service: &'a Service, state: &'a State, settings: &'a Setting
         let of_family = move |family| {
             let frontends = frontends.iter().filter(|one| one.key.family() == family).copied().collect();
             let localhost = localhost.filter(|one| one.key.family() == family);
-            explain_port((service, port, family), (frontends, localhost), state)
+            PortInFamily { service, port, family, frontends, localhost }.explain(state)
         };
         service.families.iter().map(of_family)
     };
@@ -56,27 +56,38 @@ pub fn explain<'a>(service: &'a Service, state: &'a State, settings: &'a Setting
     service.ports.iter().enumerate().flat_map(of_port).filter(is_something).collect()
 }
 
-fn explain_port<'a>(
-    (service, port, family): (&'a Service, &'a ServicePort, Family),
-    (frontends, localhost): (Vec<Frontend>, Option<Frontend>),
-    state: &'a State,
-) -> ExplainedPort<'a> {
-    let slices: Vec<_> = state.slices(&service.name).filter(|slice| slice.family == family).collect();
-    let candidates = Candidates::of(slices.iter().copied(), (&port.name, port.protocol), family);
-    let uses = part::uses(&frontends.iter().collect::<Vec<_>>(), localhost.as_ref());
-    let verdicts = |policy| candidates.verdicts(policy, part::zone(state));
-    let both = verdicts(TrafficPolicy::Cluster).zip(verdicts(TrafficPolicy::Local));
-    let endpoints = both.map(|((key, endpoint, cluster), (_, _, local))| ExplainedEndpoint {
-        key,
-        endpoint,
-        name: name(endpoint, &slices),
-        cluster: uses.cluster.then_some(cluster),
-        local: uses.local.then_some(local),
-    });
-    let has_port =
-        |slice: &EndpointSlice| slice.ports.iter().any(|one| (&one.name, one.protocol) == (&port.name, port.protocol));
-    let without_port = slices.iter().filter(|slice| !has_port(slice)).map(|slice| slice.endpoints.len()).sum();
-    ExplainedPort { port, family, endpoints: endpoints.collect(), frontends, without_port }
+/// A port of a Service in one family.
+struct PortInFamily<'a> {
+    service: &'a Service,
+    port: &'a ServicePort,
+    family: Family,
+    /// Its ways in.
+    frontends: Vec<Frontend>,
+    /// The one from 127.0.0.1.
+    localhost: Option<Frontend>,
+}
+
+impl<'a> PortInFamily<'a> {
+    fn explain(self, state: &'a State) -> ExplainedPort<'a> {
+        let Self { service, port, family, frontends, localhost } = self;
+        let slices: Vec<_> = state.slices(&service.name).filter(|slice| slice.family == family).collect();
+        let candidates = Candidates::of(slices.iter().copied(), (&port.name, port.protocol), family);
+        let uses = part::uses(&frontends.iter().collect::<Vec<_>>(), localhost.as_ref());
+        let verdicts = |policy| candidates.verdicts(policy, part::zone(state));
+        let both = verdicts(TrafficPolicy::Cluster).zip(verdicts(TrafficPolicy::Local));
+        let endpoints = both.map(|((key, endpoint, cluster), (_, _, local))| ExplainedEndpoint {
+            key,
+            endpoint,
+            name: name(endpoint, &slices),
+            cluster: uses.cluster.then_some(cluster),
+            local: uses.local.then_some(local),
+        });
+        let has_port = |slice: &EndpointSlice| {
+            slice.ports.iter().any(|one| (&one.name, one.protocol) == (&port.name, port.protocol))
+        };
+        let without_port = slices.iter().filter(|slice| !has_port(slice)).map(|slice| slice.endpoints.len()).sum();
+        ExplainedPort { port, family, endpoints: endpoints.collect(), frontends, without_port }
+    }
 }
 
 /// Two slices may have the same address, so that it takes the endpoint itself to find its name.

@@ -20,11 +20,13 @@ pub fn diff(wanted: &Model, found: &Model) -> Vec<Op> {
         steps.virtual_server(*key, wanted, found);
     });
     pairs(&wanted.routes, &found.routes, |vip, wanted, found| steps.route(*vip, wanted, found));
-    steps.kube_proxy_device(wanted.kube_proxy_device.is_some(), found.kube_proxy_device.is_some());
+    if wanted.kube_proxy_device.is_none() && found.kube_proxy_device.is_some() {
+        steps.remove_kube_proxy_device();
+    }
     steps.kube_proxy_leftovers(&found.kube_proxy_leftovers, |leftover| wanted.kube_proxy_leftovers.contains(&leftover));
     pairs(&wanted.sets, &found.sets, |key, wanted, found| steps.set(*key, wanted, found));
     pairs(&wanted.rules, &found.rules, |family, wanted, found| steps.rules(*family, wanted, found));
-    steps.localhost_path(wanted.localhost_path.is_some(), found.localhost_path);
+    steps.localhost_path(wanted.localhost_path, found.localhost_path);
     steps.into_ops()
 }
 
@@ -51,9 +53,9 @@ impl Steps {
         self.ops.extend(route(vip, wanted, found));
     }
 
-    /// Compares whether kube-proxy's device is there. It can go, and never comes by us.
-    pub fn kube_proxy_device(&mut self, stays: bool, found: bool) {
-        self.ops.extend((found && !stays).then_some(Op::RemoveKubeProxyDevice));
+    /// Removes kube-proxy's device, which never comes by us.
+    pub fn remove_kube_proxy_device(&mut self) {
+        self.ops.push(Op::RemoveKubeProxyDevice);
     }
 
     /// Compares what kube-proxy's other modes left with what of it stays. It never comes by us either.
@@ -64,7 +66,7 @@ impl Steps {
 
     /// Compares a set with all its members.
     pub fn set(&mut self, key: SetKey, wanted: Option<&Set>, found: Option<&Set>) {
-        netfilter::set(key, (wanted, found), &mut self.ops);
+        netfilter::set(key, wanted, found, &mut self.ops);
     }
 
     /// Compares one member of a set, which is there whether wanted or not: each side's mark, if it has the member.
@@ -92,10 +94,10 @@ impl Steps {
     }
 
     /// Compares the way from 127.0.0.1, which is wanted whole or not at all.
-    pub fn localhost_path(&mut self, is_wanted: bool, found: Option<LocalhostPath>) {
-        self.ops.extend(match (is_wanted, found) {
-            (true, None | Some(LocalhostPath::Broken)) => Some(Op::MakeLocalhostPath),
-            (false, Some(_)) => Some(Op::RemoveLocalhostPath),
+    pub fn localhost_path(&mut self, wanted: Option<LocalhostPath>, found: Option<LocalhostPath>) {
+        self.ops.extend(match (wanted, found) {
+            (Some(_), None | Some(LocalhostPath::Broken)) => Some(Op::MakeLocalhostPath),
+            (None, Some(_)) => Some(Op::RemoveLocalhostPath),
             _ => None,
         });
     }

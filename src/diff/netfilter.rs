@@ -5,7 +5,7 @@ use crate::model::netfilter::{Mark, Member, RuleSettings, Set, SetKey};
 use crate::model::{Family, Op};
 
 /// The operations for a set.
-pub fn set(key: SetKey, (wanted, found): (Option<&Set>, Option<&Set>), ops: &mut Vec<Op>) {
+pub fn set(key: SetKey, wanted: Option<&Set>, found: Option<&Set>, ops: &mut Vec<Op>) {
     let Some(wanted) = wanted else {
         // The kernel takes the members along.
         ops.extend(found.map(|_| Op::DestroySet(key)));

@@ -4,7 +4,6 @@ use super::Time;
 use super::timestamp::rfc3339;
 use crate::model::Family;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 /// The state of health at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,8 +76,7 @@ impl Report {
             let separator = if status.is_empty() { r#","status":{"# } else { "," };
             let last_updated = rfc3339(last_updated.since_unix_epoch);
             let name = family.name();
-            // Writing to a String cannot fail.
-            let _ = write!(status, r#"{separator}"{name}":{{"lastUpdated":"{last_updated}","healthy":{is_healthy}}}"#);
+            status += &format!(r#"{separator}"{name}":{{"lastUpdated":"{last_updated}","healthy":{is_healthy}}}"#);
         }
         if !status.is_empty() {
             status.push('}');

@@ -7,8 +7,8 @@ use crate::desired::drain::{Moment, Occasion};
 use crate::desired::routes::{self, Standing};
 use crate::diff::Steps;
 use crate::kernel::Observation;
-use crate::model::netfilter::{Member, Set, SetKey, SetKind};
-use crate::model::{DestinationKey, Family, Model, Op, RouteSpec, VirtualServerKey};
+use crate::model::{DestinationKey, LocalhostPath, Model, Op, RouteSpec, VirtualServerKey};
+use crate::reconcile::Netfilter;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -17,13 +17,20 @@ use std::net::IpAddr;
 pub fn differences(wanted: &Wanted, found: &Observation) -> Vec<Op> {
     let mut steps = Steps::default();
     let served = compare_servers(wanted, found, &mut steps);
-    let vips = compare_routes(wanted, found, &served, &mut steps);
+    let netfilter = Netfilter {
+        rules: wanted.model.rules.clone(),
+        is_in_doubt: wanted.in_doubt,
+        cleans_up: false,
+        found: &found.model,
+    };
     // Where it keeps off netfilter, what is there is none of its business.
-    for family in [Family::Ipv4, Family::Ipv6].into_iter().filter(|_| !wanted.model.rules.is_empty()) {
-        compare_netfilter(wanted, found, (family, &vips), &mut steps);
+    if !netfilter.rules.is_empty() {
+        let members = |key| wanted.model.sets.get(&key).map(|set| set.members.clone());
+        netfilter.compare_all(|key| members(key).unwrap_or_default(), &mut steps);
     }
+    compare_addresses(wanted, &served, &netfilter, &mut steps);
     if let Some(is_wanted) = wanted.localhost_path {
-        steps.localhost_path(is_wanted, found.model.localhost_path);
+        steps.localhost_path(is_wanted.then_some(LocalhostPath::Whole), found.model.localhost_path);
     }
     steps.into_ops()
 }
@@ -76,54 +83,18 @@ fn compare_servers(wanted: &Wanted, found: &Observation, steps: &mut Steps) -> B
     served
 }
 
-/// Returns the addresses that have a route then.
-fn compare_routes(
-    wanted: &Wanted,
-    found: &Observation,
-    served: &BTreeSet<IpAddr>,
-    steps: &mut Steps,
-) -> BTreeSet<IpAddr> {
-    let found = &found.model.routes;
-    let mut vips = BTreeSet::new();
-    for vip in served.iter().chain(found.keys()).collect::<BTreeSet<_>>() {
-        let is_served = served.contains(vip);
-        let is_vip = wanted.model.routes.contains_key(vip) || found.contains_key(vip);
-        let standing = Standing { is_served, is_vip, is_elsewhere: wanted.elsewhere.contains(vip) };
-        let route = routes::route(*vip, standing, &wanted.node);
-        steps.route(*vip, route.as_ref(), found.get(vip));
-        vips.extend(route.map(|_| *vip));
+/// Compares the routes of these addresses and of those that have one, and the sets of VIPs.
+fn compare_addresses(wanted: &Wanted, served: &BTreeSet<IpAddr>, netfilter: &Netfilter<'_>, steps: &mut Steps) {
+    let routes = &netfilter.found.routes;
+    let others = routes.keys().copied().chain(netfilter.found_vips());
+    for address in served.iter().copied().chain(others).collect::<BTreeSet<_>>() {
+        let standing = Standing {
+            is_served: served.contains(&address),
+            is_vip: wanted.model.routes.contains_key(&address) || routes.contains_key(&address),
+            is_elsewhere: wanted.elsewhere.contains(&address),
+        };
+        let route = routes::route(address, standing, &wanted.node);
+        steps.route(address, route.as_ref(), routes.get(&address));
+        netfilter.vip(address, route.is_some(), steps);
     }
-    vips
-}
-
-fn compare_netfilter(
-    wanted: &Wanted,
-    found: &Observation,
-    (family, vips): (Family, &BTreeSet<IpAddr>),
-    steps: &mut Steps,
-) {
-    let found = &found.model;
-    let settings = wanted.model.rules.get(&family);
-    let is_ours = found.has_sets_of_ours(family);
-    for key in SetKey::all().filter(|key| key.family == family) {
-        let there = found.sets.get(&key);
-        match settings {
-            Some(_) => steps.set(key, Some(&set(wanted, key, (there, vips))), there),
-            None => steps.set(key, None, there.filter(|_| is_ours)),
-        }
-    }
-    steps.rules_in(family, settings, found);
-}
-
-fn set(wanted: &Wanted, key: SetKey, (found, vips): (Option<&Set>, &BTreeSet<IpAddr>)) -> Set {
-    let mut members = wanted.model.sets.get(&key).map(|set| set.members.clone()).unwrap_or_default();
-    if key.kind == SetKind::Vips {
-        let of_family = vips.iter().filter(|vip| Family::of(**vip) == key.family);
-        members = of_family.map(|vip| (Member::Address(*vip), None)).collect();
-    } else if wanted.in_doubt {
-        for (member, mark) in found.into_iter().flat_map(|set| &set.members) {
-            members.entry(*member).or_insert(*mark);
-        }
-    }
-    Set::with(key.kind, members).no_smaller_than(found)
 }

@@ -16,7 +16,6 @@ use crate::reconcile::View;
 use crate::state::{OneLine, Problem, Service, State};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::{self, Write};
 use std::net::SocketAddr;
 
 /// Lines that are told; of more only the number is.
@@ -128,18 +127,10 @@ fn draining(view: &View<'_>) -> HashMap<VirtualServerKey, usize> {
 fn found<'a>(view: &View<'a>, text: &str) -> impl Iterator<Item = (&'a Service, Frontend)> {
     let (state, settings) = (view.state, view.settings);
     let text = text.trim().to_lowercase();
-    // Written anew for each, so that thousands of them are compared without an allocation.
-    let mut written = String::new();
     state.services().flat_map(move |service| {
-        let mut has_text = |arguments: fmt::Arguments<'_>| {
-            written.clear();
-            // Writing to a String cannot fail.
-            _ = written.write_fmt(arguments);
-            written.contains(&text)
-        };
-        let is_named = has_text(format_args!("{}", service.name));
+        let is_named = service.name.to_string().contains(&text);
         let mut ways = ways(service, state, settings);
-        ways.retain(|way| is_named || address(&way.key).is_some_and(|at| has_text(format_args!("{at}"))));
+        ways.retain(|way| is_named || address(&way.key).is_some_and(|at| at.to_string().contains(&text)));
         ways.into_iter().map(move |way| (service, way))
     })
 }

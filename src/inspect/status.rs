@@ -2,7 +2,6 @@
 
 use super::Subject;
 use super::form::{Drain, Family};
-use super::wanted;
 use crate::desired::{Inherited, Moment};
 use crate::model::{Op, VirtualServerKey};
 use crate::reconcile::{Report, View};
@@ -136,7 +135,7 @@ impl Status {
     pub fn of(subject: &Subject<'_>) -> Self {
         let Subject { view, problems, now, is_informed, last_pass, fallback } = *subject;
         let (services, endpoint_slices) = view.state.counts();
-        let netfilter = wanted::rules_of(&view);
+        let netfilter = view.rules();
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mode: if view.settings.balances_by_nat() { "iptables" } else { "ipvs" }.to_owned(),

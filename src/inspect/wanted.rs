@@ -1,7 +1,6 @@
 //! What the kernel should hold by what the daemon knows, whole; in JSON and back.
 
 use super::form::{self, Malformed, VirtualServer};
-use crate::desired::netfilter::rules;
 use crate::desired::routes::{self, Standing};
 use crate::model::netfilter::{Mark, Member, RuleSettings, Set, SetKey, SetKind};
 use crate::model::{Family, Model, RouteSpec, VirtualServerKey};
@@ -57,7 +56,7 @@ impl Wanted {
         wanted.add_virtual_servers(view);
         let keys: Vec<_> = wanted.model.virtual_servers.keys().copied().collect();
         wanted.model.routes = routes(view, &keys).collect();
-        wanted.model.rules = rules_of(view);
+        wanted.model.rules = view.rules();
         let has_way = view.is_localhost_wanted && view.is_localhost_usable;
         wanted.localhost_path = (has_way || !view.is_localhost_wanted).then_some(has_way);
         wanted.add_sets(view);
@@ -102,12 +101,6 @@ fn elsewhere(view: &View<'_>) -> BTreeSet<IpAddr> {
 fn drain_timeouts(view: &View<'_>) -> BTreeMap<VirtualServerKey, Duration> {
     let keys = view.plan.keys().chain(view.found.model.virtual_servers.keys().copied());
     keys.filter_map(|key| Some((key, view.plan.drain_timeout(&key)?))).collect()
-}
-
-/// The rules that each family should have.
-pub fn rules_of(view: &View<'_>) -> BTreeMap<Family, RuleSettings> {
-    let localhost = view.is_localhost_wanted && view.is_localhost_usable;
-    rules(view.settings.netfilter.as_ref(), view.state, localhost)
 }
 
 /// The routes that go with virtual servers of these keys.

@@ -3,7 +3,7 @@
 //! kube-proxy's own metrics, with its names, types, labels and buckets, are in `proxy`; what every Kubernetes
 //! component has is in `generic` and `process`; what only ipvsd has is in `own`, what kube-proxy has where its rules
 //! balance in `rules`, and what goes through Services, if that is asked for, in [`traffic`]. docs/metrics.md lists them
-//! all, and `tests/servers.rs` holds it to what is really given. Nothing is global.
+//! all, and `tests/servers` holds it to what is really given. Nothing is global.
 
 mod generic;
 mod own;

@@ -6,7 +6,6 @@
 use crate::kernel::ipvs::{DestinationEntry, Identity, Stats, VirtualServerEntry};
 use crate::model::{DestinationKey, VirtualServerKey};
 use std::collections::HashMap;
-use std::fmt::Write;
 
 /// The port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,10 +135,9 @@ fn write_metric<'r, T: 'r>(
     if rows.peek().is_none() {
         return;
     }
-    // Writing to a String cannot fail.
-    _ = write!(text, "# HELP {of}{name} {help}\n# TYPE {of}{name} {kind}\n");
+    *text += &format!("# HELP {of}{name} {help}\n# TYPE {of}{name} {kind}\n");
     for (labels, thing) in rows {
-        _ = writeln!(text, "{of}{name}{{{labels}}} {}", value(thing));
+        *text += &format!("{of}{name}{{{labels}}} {}\n", value(thing));
     }
 }
 
@@ -147,13 +145,11 @@ fn write_metric<'r, T: 'r>(
 fn labels(port: &ServicePort, identity: Identity) -> String {
     let ServicePort { namespace, service, name, protocol } = port;
     let [namespace, service, name] = [namespace, service, name].map(|text| escaped(text));
-    let mut labels =
-        format!("namespace=\"{namespace}\",service=\"{service}\",port_name=\"{name}\",protocol=\"{protocol}\"");
-    _ = match identity {
-        Identity::Address { address, port, .. } => write!(labels, ",address=\"{address}\",port=\"{port}\""),
-        Identity::Mark { mark, family } => write!(labels, ",mark=\"{mark}\",ip_family=\"{}\"", family.name()),
+    let identity = match identity {
+        Identity::Address { address, port, .. } => format!("address=\"{address}\",port=\"{port}\""),
+        Identity::Mark { mark, family } => format!("mark=\"{mark}\",ip_family=\"{}\"", family.name()),
     };
-    labels
+    format!("namespace=\"{namespace}\",service=\"{service}\",port_name=\"{name}\",protocol=\"{protocol}\",{identity}")
 }
 
 fn destination_labels(of_server: &str, destination: &DestinationEntry, names: &Names) -> String {

@@ -10,7 +10,7 @@ use crate::desired::drain::Occasion;
 use crate::desired::routes::{self, Standing};
 use crate::diff::Steps;
 use crate::kernel::Kernel;
-use crate::model::{Op, VirtualServerKey};
+use crate::model::{LocalhostPath, Op, VirtualServerKey};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -24,8 +24,12 @@ impl<K: Kernel> Reconciler<K> {
         let mut steps = Steps::default();
         let served = self.decide_virtual_servers(&touched, (reading, now), &mut steps);
         let members = self.plan.netfilter_mut().claims.take_touched();
-        let members = (!reading.is_whole()).then_some(members);
-        self.netfilter().decide(&self.plan.netfilter().claims, members, &mut steps);
+        let (netfilter, claims) = (self.netfilter(), &self.plan.netfilter().claims);
+        if reading.is_whole() {
+            netfilter.compare_all(|key| claims.members(key), &mut steps);
+        } else {
+            netfilter.compare_touched(&members, claims, &mut steps);
+        }
         self.decide_routes(&touched, (&served, reading), &mut steps);
         if reading.is_whole() {
             self.decide_of_the_node(now, &mut steps);
@@ -128,23 +132,24 @@ impl<K: Kernel> Reconciler<K> {
         let found = &self.found.model;
         // While some Service cannot be read, its node ports cannot be recognised.
         let is_in_doubt = self.state.is_in_doubt();
-        let stays = is_in_doubt || takeover::others_need_device(&self.found);
-        steps.kube_proxy_device(stays, found.kube_proxy_device.is_some());
+        if found.kube_proxy_device.is_some() && !is_in_doubt && !takeover::others_need_device(&self.found) {
+            steps.remove_kube_proxy_device();
+        }
         let netfilter = self.netfilter();
         self.clearing.decide(found, |family| !is_in_doubt && netfilter.replaces_kube_proxy(family), steps);
-        let is_wanted = Localhost::is_wanted(&self.settings, &self.state);
-        if !is_wanted || self.localhost.is_tried(now) {
-            steps.localhost_path(is_wanted, found.localhost_path);
+        let wanted = Localhost::is_wanted(&self.settings, &self.state).then_some(LocalhostPath::Whole);
+        if wanted.is_none() || self.localhost.is_tried(now) {
+            steps.localhost_path(wanted, found.localhost_path);
         }
     }
 
     fn netfilter(&self) -> Netfilter<'_> {
         Netfilter {
-            settings: self.settings.netfilter.as_ref(),
-            state: &self.state,
+            rules: self.view().rules(),
+            is_in_doubt: self.state.is_in_doubt(),
+            // Whoever keeps off netfilter reads nothing of it; where some was read and nothing is wanted, all goes.
+            cleans_up: self.settings.netfilter.is_none() && self.options.takeover.is_on(),
             found: &self.found.model,
-            takes_over: self.options.takeover.is_on(),
-            leads_from_localhost: Localhost::is_wanted(&self.settings, &self.state) && self.localhost.is_usable(),
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::state::{Change, ObjectRef, Origin, Problem, Service, State};
 use check::Check;
 use leftovers::{Clearing, Stages};
 use localhost::Localhost;
+pub use netfilter::Netfilter;
 use pace::{Intervals, Pace};
 use reading::Reading;
 pub use report::Report;

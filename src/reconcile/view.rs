@@ -2,9 +2,12 @@
 
 use super::localhost::Localhost;
 use super::{Options, Reconciler};
-use crate::desired::{Drains, Inherited, Plan, Settings};
+use crate::desired::{Drains, Inherited, Plan, Settings, netfilter};
 use crate::kernel::Observation;
+use crate::model::Family;
+use crate::model::netfilter::RuleSettings;
 use crate::state::State;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Everything that is decided by and from, as of the last pass.
@@ -51,6 +54,12 @@ impl View<'_> {
     /// Whether an address is another node's own, and no Service's cluster IP.
     pub fn is_elsewhere(&self, address: IpAddr) -> bool {
         self.state.is_elsewhere(address) && !self.is_cluster_ip(address)
+    }
+
+    /// The rules that each family should have. They lead from 127.0.0.1 where the way from there can be had.
+    pub fn rules(&self) -> BTreeMap<Family, RuleSettings> {
+        let localhost = self.is_localhost_wanted && self.is_localhost_usable;
+        netfilter::rules(self.settings.netfilter.as_ref(), self.state, localhost)
     }
 
     fn is_cluster_ip(&self, address: IpAddr) -> bool {

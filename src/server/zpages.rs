@@ -9,7 +9,6 @@ use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{Request, StatusCode};
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 /// Second line of each.
 const WARNING: &str = "Warning: this is for people to read; its form may change at any time.";
@@ -28,12 +27,8 @@ pub fn answer(request: &Request<Bytes>, page: impl Fn() -> String) -> Answer {
 
 /// All flags with their values.
 pub fn flagz(flags: &BTreeMap<String, String>) -> String {
-    let mut page = format!("\nipvsd flags\n{WARNING}\n\n");
-    for (name, value) in flags {
-        // Writing to a String cannot fail.
-        let _ = writeln!(page, "{name}={value}");
-    }
-    page
+    let flags: String = flags.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+    format!("\nipvsd flags\n{WARNING}\n\n{flags}")
 }
 
 /// What this process is, and since when.

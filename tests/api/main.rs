@@ -1,4 +1,4 @@
-//! The source for Kubernetes against an API server that fails on demand (`tests/support/api_server`). `tests/cluster`
+//! The source for Kubernetes against an API server that fails on demand (`tests/support/kubernetes/api_server`). `tests/cluster`
 //! has what the real one says to it.
 
 #![allow(
@@ -9,16 +9,12 @@
     reason = "a test fails by panicking"
 )]
 
-#[path = "../support/api_server/mod.rs"]
-mod api_server;
+#[path = "../support/kubernetes/mod.rs"]
+mod kubernetes;
 
 #[allow(dead_code, reason = "each program that includes this uses a part of it")]
 #[path = "../support/deployment.rs"]
 mod deployment;
-#[path = "../support/follower.rs"]
-mod follower;
-#[path = "../support/objects.rs"]
-mod objects;
 
 mod access;
 mod bad_objects;
@@ -27,3 +23,5 @@ mod faults;
 mod start;
 mod storm;
 mod streams;
+
+use kubernetes::{api_server, follower, objects};

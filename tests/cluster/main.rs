@@ -9,20 +9,14 @@
     reason = "a test fails by panicking"
 )]
 
-#[path = "../support/api_server/mod.rs"]
-mod api_server;
-#[path = "../support/control_plane.rs"]
-mod control_plane;
-#[path = "../support/follower.rs"]
-mod follower;
-#[path = "../support/objects.rs"]
-mod objects;
+#[path = "../support/kubernetes/mod.rs"]
+mod kubernetes;
 
-use control_plane::ControlPlane;
-use follower::{Follower, settings};
 use ipvsd::source::kube::{Events, Kind, Occurrence};
+use kubernetes::control_plane::{self, ControlPlane};
+use kubernetes::follower::{Follower, settings};
+use kubernetes::objects::{NODE, node, service, slice, with};
 use libtest_mimic::{Arguments, Trial};
-use objects::{NODE, node, service, slice, with};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 

@@ -10,14 +10,8 @@
     reason = "a test fails by panicking"
 )]
 
-#[path = "../support/api_server/mod.rs"]
-mod api_server;
-#[path = "../support/control_plane.rs"]
-mod control_plane;
-#[path = "../support/follower.rs"]
-mod follower;
-#[path = "../support/objects.rs"]
-mod objects;
+#[path = "../support/kubernetes/mod.rs"]
+mod kubernetes;
 
 mod affinity;
 mod check;
@@ -68,6 +62,7 @@ mod traffic_changes;
 mod traffic_rig;
 mod vips;
 
+use kubernetes::{api_server, control_plane, follower, objects, relay};
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
 

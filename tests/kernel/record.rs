@@ -1,4 +1,4 @@
-//! Records what Linux and ipvsadm really send, for tests/wire.rs. No test, so it is in the list only when asked for:
+//! Records what Linux and ipvsadm really send, for tests/wire. No test, so it is in the list only when asked for:
 //!
 //! `IPVSD_RECORD=1 ./dev test record` writes tests/fixtures/netlink.txt anew, one datagram a line: a name, ` = `, its
 //! bytes.

@@ -10,8 +10,6 @@
     reason = "a test fails by panicking"
 )]
 
-#[path = "../support/api_server/mod.rs"]
-mod api_server;
 mod circumstances;
 #[allow(dead_code, reason = "here are not all who need it")]
 #[path = "../kernel/contract.rs"]
@@ -24,6 +22,8 @@ mod golden_explained;
 #[allow(dead_code, reason = "here are not all who need it")]
 #[path = "../kernel/golden_rig.rs"]
 mod golden_rig;
+#[path = "../support/kubernetes/mod.rs"]
+mod kubernetes;
 #[allow(dead_code, reason = "here are not all who need it")]
 #[path = "../kernel/lab.rs"]
 mod lab;
@@ -39,8 +39,6 @@ mod nat;
 mod nat_metrics;
 #[path = "../kernel/nat_others.rs"]
 mod nat_others;
-#[path = "../support/objects.rs"]
-mod objects;
 #[allow(dead_code, reason = "here are not all who need it")]
 #[path = "../kernel/program.rs"]
 mod program;
@@ -52,6 +50,7 @@ mod two_daemons;
 #[path = "../kernel/vips.rs"]
 mod vips;
 
+use kubernetes::{api_server, objects};
 use libtest_mimic::{Arguments, Trial};
 use mode::Mode;
 use std::process::ExitCode;

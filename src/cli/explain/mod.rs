@@ -6,12 +6,11 @@ mod service;
 mod target;
 mod text;
 
-use super::{NO, complain};
+use super::{NO, complain, print};
 use crate::server::{self, AskError, INSPECTION_NAME};
 use anyhow::bail;
 use clap::Args;
 use serde::de::DeserializeOwned;
-use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use target::Target;
 use tokio::runtime::{Builder, Runtime};
@@ -46,14 +45,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     print(&text)?;
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(NO) })
-}
-
-/// The answer stays the answer when the reader has seen enough of it.
-fn print(text: &str) -> io::Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        outcome => outcome,
-    }
 }
 
 /// Asks the daemon of this network namespace; none where there is no daemon or no such Service. Other trouble is told,

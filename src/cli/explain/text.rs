@@ -6,7 +6,6 @@ use crate::inspect::form::{Drain, Server};
 use crate::inspect::service::{Endpoint, Judgement, Kind, Policy, Port, Way};
 use crate::model::VirtualServerKey;
 use crate::state::OneLine;
-use std::fmt::Write;
 use std::net::SocketAddr;
 
 /// A Service, or what the kernel has at one of its frontends.
@@ -129,7 +128,7 @@ pub fn key(server: Server) -> VirtualServerKey {
     server.into()
 }
 
-/// Writing to a text cannot fail.
+/// Adds a line.
 pub fn line(text: &mut String, what: std::fmt::Arguments<'_>) {
-    let _always = writeln!(text, "{what}");
+    *text += &format!("{what}\n");
 }

@@ -59,13 +59,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let interval = Duration::from_secs_f64(arguments.interval);
     let looks = arguments.iterations.unwrap_or(if arguments.batch { 1 } else { u64::MAX });
     if arguments.batch {
-        print(&mut linux, &screen, (looks, interval))?;
+        print(&mut linux, &screen, looks, interval)?;
     } else if io::stdin().is_terminal() && io::stdout().is_terminal() {
         let signals = ends()?;
         // After signals are blocked, so that its thread has them blocked too.
         let names = Names::follow()?;
         let mut shown = Shown { terminal: ratatui::try_init()?, screen, signals, names };
-        let ended = shown.follow(&mut linux, (looks, interval));
+        let ended = shown.follow(&mut linux, looks, interval);
         ratatui::try_restore()?;
         ended?;
     } else {
@@ -74,7 +74,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(linux: &mut Linux, screen: &Screen, (looks, interval): (u64, Duration)) -> anyhow::Result<()> {
+fn print(linux: &mut Linux, screen: &Screen, looks: u64, interval: Duration) -> anyhow::Result<()> {
     let mut names = Names::follow()?;
     names.update(PATIENCE);
     for look in 0..looks {
@@ -109,7 +109,7 @@ impl Shown {
     /// The longest time that a name or a new size of the terminal waits.
     const PATIENCE: Duration = Duration::from_millis(250);
 
-    fn follow(&mut self, linux: &mut Linux, (looks, interval): (u64, Duration)) -> anyhow::Result<()> {
+    fn follow(&mut self, linux: &mut Linux, looks: u64, interval: Duration) -> anyhow::Result<()> {
         let mut table = linux.table()?;
         for look in 0..looks {
             if look > 0 && !self.screen.is_paused() {

@@ -7,7 +7,6 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Table, TableState};
-use std::fmt::Write;
 
 /// The columns: their headings, whether numbers stand in them, and their widths, 0 for as wide as what stands in them; the
 /// name has what is left.
@@ -35,7 +34,7 @@ pub fn draw(frame: &mut Frame<'_>, rows: &Rows, screen: &Screen) {
     let [head, body, foot] =
         Layout::vertical([Constraint::Length(1), Constraint::Min(1), Constraint::Length(1)]).areas(frame.area());
     frame.render_widget(Paragraph::new(summary(rows, screen)).style(Modifier::BOLD), head);
-    draw_table(frame, body, (rows, screen));
+    draw_table(frame, body, rows, screen);
     let keys = if usize::from(foot.width) < KEYS.len() { FEW_KEYS } else { KEYS };
     let help = if screen.is_typing() { format!("filter: {}_", screen.wanted().filter) } else { keys.into() };
     frame.render_widget(Paragraph::new(help), foot);
@@ -48,8 +47,7 @@ pub fn lines(rows: &Rows, screen: &Screen) -> String {
     for cells in [headings(rows)].into_iter().chain(rows.rows.iter().map(cells)) {
         let mut line = String::new();
         for (((_, is_number, _), width), cell) in COLUMNS.iter().zip(widths).zip(&cells) {
-            // Writing to a String cannot fail.
-            _ = if *is_number { write!(line, "{cell:>width$} ") } else { write!(line, "{cell:<width$} ") };
+            line += &if *is_number { format!("{cell:>width$} ") } else { format!("{cell:<width$} ") };
         }
         text.push_str(line.trim_end());
         text.push('\n');
@@ -57,7 +55,7 @@ pub fn lines(rows: &Rows, screen: &Screen) -> String {
     text
 }
 
-fn draw_table(frame: &mut Frame<'_>, area: Rect, (rows, screen): (&Rows, &Screen)) {
+fn draw_table(frame: &mut Frame<'_>, area: Rect, rows: &Rows, screen: &Screen) {
     let mut widths = widths(rows);
     let shown = shown(&widths, area.width.into(), screen.wanted().order);
     let pick = |cells: [String; 9]| {

@@ -266,7 +266,7 @@ fn balance(packet: &Packet, world: &World<'_>) -> Result<Option<Outcome>, NotUnd
     let Some(key) = keys.iter().find(exists) else { return Ok(None) };
     let Some(server) = world.model.virtual_servers.get(key) else { return Ok(Some(Outcome::Foreign(*key))) };
     let takes_new = server.destinations.iter().filter(|(_, spec)| spec.weight > 0);
-    let ways = takes_new.map(|(key, spec)| way(*key, spec.weight, (packet, world)));
+    let ways = takes_new.map(|(key, spec)| way(*key, spec.weight, packet, world));
     let ways = ways.collect::<Result<Vec<_>, _>>()?;
     Ok(Some(match ways.is_empty() {
         true => Outcome::Unserved(*key, server.spec),
@@ -276,7 +276,7 @@ fn balance(packet: &Packet, world: &World<'_>) -> Result<Option<Outcome>, NotUnd
 
 /// Behind IPVS a packet has its destination's address. Its destination is chosen, so that nat does not look again in
 /// OUTPUT; where rules have chosen, it does not come there.
-fn way(destination: DestinationKey, weight: u32, (packet, world): (&Packet, &World<'_>)) -> Result<Way, NotUnderstood> {
+fn way(destination: DestinationKey, weight: u32, packet: &Packet, world: &World<'_>) -> Result<Way, NotUnderstood> {
     let mut packet =
         Packet { destination: destination.address, port: destination.port, device: None, ..packet.clone() };
     let mut walk = Walk::new(world, Family::of(destination.address));

@@ -27,9 +27,7 @@ impl Input {
 
     /// Adds a line that is of a virtual server, or of none.
     pub(super) fn line(&mut self, owner: Option<VirtualServerKey>, text: Arguments<'_>) {
-        // Writing to a text cannot fail.
-        _ = std::fmt::Write::write_fmt(&mut self.text, text);
-        self.text.push('\n');
+        self.text += &format!("{text}\n");
         self.owners.push(owner);
     }
 }

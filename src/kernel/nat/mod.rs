@@ -82,8 +82,7 @@ impl Nat {
         let mut failures = Vec::new();
         let mut folded = Folded::default();
         for (index, op) in ops {
-            let Some(key) = op.virtual_server() else { continue };
-            if let Err(refusal) = folded.take((index, op), key, || self.get(&key).cloned()) {
+            if let Err(refusal) = folded.take(index, op, |key| self.get(key).cloned()) {
                 let errno = if refusal == Refusal::Exists { Errno::EEXIST } else { Errno::ENOENT };
                 failures.push(Failure { index, cause: Cause::OutOfDate(errno) });
             }
@@ -109,15 +108,16 @@ struct Folded {
 }
 
 impl Folded {
-    /// Takes in an operation on a virtual server that is `now` if it was not touched before.
+    /// Takes in an operation if it is on a virtual server, which is `now` as it says if it was not touched before.
     fn take(
         &mut self,
-        (index, op): (usize, &Op),
-        key: VirtualServerKey,
-        now: impl FnOnce() -> Option<VirtualServer>,
+        index: usize,
+        op: &Op,
+        now: impl FnOnce(&VirtualServerKey) -> Option<VirtualServer>,
     ) -> Result<(), Refusal> {
+        let Some(key) = op.virtual_server() else { return Ok(()) };
         if !self.indices.contains_key(&key) {
-            self.after.virtual_servers.extend(now().map(|server| (key, server)));
+            self.after.virtual_servers.extend(now(&key).map(|server| (key, server)));
         }
         let of_key = self.indices.entry(key).or_default();
         self.after.apply(op)?;

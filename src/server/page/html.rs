@@ -1,6 +1,6 @@
 //! HTML in which nothing from elsewhere can be markup: markup is what this program's source has, all else is escaped.
 
-use std::fmt::{self, Display, Write};
+use std::fmt::Display;
 
 /// A document that grows.
 #[derive(Debug, Default)]
@@ -15,8 +15,17 @@ impl Html {
 
     /// Adds text, within an element or between the quotation marks of an attribute.
     pub fn text(&mut self, text: impl Display) -> &mut Self {
-        // Writing to a String cannot fail.
-        _ = write!(Escaped(&mut self.0), "{text}");
+        for letter in text.to_string().chars() {
+            match letter {
+                // What begins or ends markup.
+                '&' => self.0.push_str("&amp;"),
+                '<' => self.0.push_str("&lt;"),
+                '>' => self.0.push_str("&gt;"),
+                '"' => self.0.push_str("&quot;"),
+                '\'' => self.0.push_str("&#39;"),
+                letter => self.0.push(letter),
+            }
+        }
         self
     }
 
@@ -28,25 +37,6 @@ impl Html {
     /// The document.
     pub fn finish(self) -> String {
         self.0
-    }
-}
-
-/// Writes character references for what begins or ends markup.
-struct Escaped<'a>(&'a mut String);
-
-impl Write for Escaped<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for letter in text.chars() {
-            match letter {
-                '&' => self.0.push_str("&amp;"),
-                '<' => self.0.push_str("&lt;"),
-                '>' => self.0.push_str("&gt;"),
-                '"' => self.0.push_str("&quot;"),
-                '\'' => self.0.push_str("&#39;"),
-                letter => self.0.push(letter),
-            }
-        }
-        Ok(())
     }
 }
 

@@ -134,20 +134,24 @@ impl Follower {
 
     /// What to make of how it ended: whether to list anew, whether to say something, how long to wait.
     async fn settle(&mut self, outcome: Result<(), Failure>) {
-        let has_worked = self.works_since.is_some_and(|since| since.elapsed() >= WORKED);
-        if has_worked {
+        if self.has_worked() {
             self.backoff.succeed();
             self.was_lost = false;
         }
         match outcome {
             // A watch that ends at once would otherwise be asked for again without a pause.
-            Ok(()) if self.works_since.is_some() && !has_worked => self.wait(None).await,
+            Ok(()) if self.works_since.is_some() && !self.has_worked() => self.wait(None).await,
             Ok(()) => {}
-            Err(failure) => self.settle_failure(failure, has_worked).await,
+            Err(failure) => self.settle_failure(failure).await,
         }
     }
 
-    async fn settle_failure(&mut self, failure: Failure, has_worked: bool) {
+    /// Whether the watch went well for long enough to count.
+    fn has_worked(&self) -> bool {
+        self.works_since.is_some_and(|since| since.elapsed() >= WORKED)
+    }
+
+    async fn settle_failure(&mut self, failure: Failure) {
         debug!("reading {} failed: {failure:?}", self.kind);
         if failure.asks_for_new_credentials() {
             self.client = None;
@@ -161,7 +165,7 @@ impl Follower {
             return;
         }
         let retry_after = failure.retry_after();
-        if !has_worked && !is_lost {
+        if !self.has_worked() && !is_lost {
             self.is_in_trouble = true;
             self.tell(Heard::Failed(failure)).await;
         }
@@ -205,19 +209,20 @@ impl Follower {
 
     /// A list that is sent as the beginning of a watch, which spares the server from holding all of it at once.
     async fn stream(&mut self, client: &Client) -> Result<(), Failure> {
-        let answer = self.ask_for_watch(client, NOW, true).await?;
+        let answer = self.ask_for_watch(client, None).await?;
         self.tell(Heard::Event(Event::ListBegins)).await;
         self.read(answer).await
     }
 
     async fn watch(&mut self, client: &Client, place: &str) -> Result<(), Failure> {
-        let answer = self.ask_for_watch(client, place, false).await?;
+        let answer = self.ask_for_watch(client, Some(place)).await?;
         self.works_since = Some(Instant::now());
         self.is_well().await;
         self.read(answer).await
     }
 
-    async fn ask_for_watch(&self, client: &Client, place: &str, is_list: bool) -> Result<Answer, Failure> {
+    /// Asks for a watch from a place on, or for one that begins with a list.
+    async fn ask_for_watch(&self, client: &Client, place: Option<&str>) -> Result<Answer, Failure> {
         let timing = &self.shared.timing;
         // Watches that began together, when the server did, must not all end together.
         let length = timing.watch - timing.watch / 5 * chance() / 1000;
@@ -226,9 +231,9 @@ impl Follower {
             field_selector: self.kind.fields(&self.shared.node),
             timeout: Some(u32::try_from(length.as_secs().max(1)).unwrap_or(u32::MAX)),
             bookmarks: true,
-            send_initial_events: is_list,
+            send_initial_events: place.is_none(),
         };
-        let request = Request::new(self.kind.path()).watch(&params, place).map_err(unsendable)?;
+        let request = Request::new(self.kind.path()).watch(&params, place.unwrap_or(NOW)).map_err(unsendable)?;
         send(client, request, timing.answer).await
     }
 

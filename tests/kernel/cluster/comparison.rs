@@ -3,7 +3,6 @@
 
 use super::random::{Chance, part};
 use super::real::{API, BOTH_FAMILIES, Snapshot, trial_with};
-use super::relay::Relay;
 use super::rig::{IPVS, NODE_ADDRESSES, Rig};
 use super::table::{Frontend, Table, table};
 use super::truth::{Node, truth};
@@ -11,6 +10,7 @@ use crate::control_plane::{ControlPlane, assets};
 use crate::follower::Truth;
 use crate::objects::{NODE, node};
 use crate::program::add_addresses;
+use crate::relay::Relay;
 use ipvsd::demo::daemon::Daemon;
 use ipvsd::demo::namespace::Namespace;
 use ipvsd::demo::wait::wait_for;

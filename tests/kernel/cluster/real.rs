@@ -1,7 +1,6 @@
 //! The daemon and the real API server. `KUBEBUILDER_ASSETS` names the directory that has it with `etcd` and `kubectl`;
 //! without it these tests show as ignored.
 
-use super::relay::Relay;
 use super::rig::{IPVS, Rig, on_node_of_network};
 use super::table::{table, ways};
 use super::watcher::Watcher;
@@ -9,6 +8,7 @@ use crate::control_plane::{ControlPlane, assets};
 use crate::follower::Truth;
 use crate::lab::trial;
 use crate::objects::{node, service, slice, with};
+use crate::relay::Relay;
 use crate::traffic_rig::{self, VIPS, requests};
 use ipvsd::demo::client::Request;
 use ipvsd::demo::namespace::Namespace;

@@ -3,8 +3,6 @@
 //!
 //! What it does not do: validation, defaults, admission, RBAC (it records what was asked instead).
 
-#![allow(dead_code, unused_imports, reason = "each program that includes this uses a part of it")]
-
 mod fault;
 mod kubeconfig;
 mod record;

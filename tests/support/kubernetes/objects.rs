@@ -1,7 +1,5 @@
 //! Objects as a cluster has them.
 
-#![allow(dead_code, reason = "each program that includes this uses a part of it")]
-
 use serde_json::{Value, json};
 
 /// The node of all tests.

@@ -3,27 +3,20 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-#[path = "servers/browser.rs"]
 mod browser;
-#[path = "servers/client.rs"]
 mod client;
-#[path = "servers/cluster.rs"]
 mod cluster;
-#[path = "servers/document.rs"]
 mod document;
-#[path = "servers/health_check.rs"]
 mod health_check;
-#[path = "servers/metrics.rs"]
+#[path = "../support/kubernetes/mod.rs"]
+mod kubernetes;
 mod metrics;
-#[path = "support/objects.rs"]
-mod objects;
-#[path = "servers/page.rs"]
 mod page;
-#[path = "servers/rig.rs"]
 mod rig;
 
 use client::{Answered, ask, get};
 use ipvsd::model::Family::{Ipv4, Ipv6};
+use kubernetes::objects;
 use rig::Rig;
 
 #[tokio::test]

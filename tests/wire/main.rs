@@ -2,9 +2,7 @@
 //! understood and is what we send; what we write we can read; and no bytes at all make a decoder panic.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-#[path = "wire/flows.rs"]
 mod flows;
-#[path = "wire/round_trips.rs"]
 mod round_trips;
 
 use ipvsd::kernel::ipvs::encode::Encoder;
@@ -19,7 +17,7 @@ use ipvsd::model::{
 use netlink_packet_core::{NLMSG_DONE, NLMSG_ERROR};
 use std::net::IpAddr;
 
-const FIXTURES: &str = include_str!("fixtures/netlink.txt");
+const FIXTURES: &str = include_str!("../fixtures/netlink.txt");
 
 /// The number that the recorded kernel gave to IPVS.
 const ENCODER: Encoder = Encoder { family: 0x1c };

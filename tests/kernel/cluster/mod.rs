@@ -1,5 +1,5 @@
 //! The whole program in kube-proxy's place: a process that is called `kube-proxy`, follows an API server over HTTPS and
-//! programs this kernel. The API server is the small one of `tests/support/api_server`, or the real one where there is
+//! programs this kernel. The API server is the small one of `tests/support/kubernetes/api_server`, or the real one where there is
 //! one.
 
 mod behaviour;
@@ -12,8 +12,6 @@ mod latency;
 mod node;
 mod random;
 mod real;
-#[path = "../support/relay.rs"]
-mod relay;
 mod rig;
 mod table;
 mod truth;

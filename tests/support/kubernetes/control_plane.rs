@@ -1,9 +1,7 @@
 //! The real thing: etcd and kube-apiserver as processes of this test, with a certificate and tokens of its own.
 
-#![allow(dead_code, reason = "each program that includes this uses a part of it")]
-
-use crate::api_server::{Certificates, Credentials, write_kubeconfig};
-use crate::follower::Truth;
+use super::api_server::{Certificates, Credentials, write_kubeconfig};
+use super::follower::Truth;
 use http::{Method, Request};
 use ipvsd::source::kube::{Access, RequestObserver};
 use kube::Client;

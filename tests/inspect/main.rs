@@ -7,12 +7,10 @@
     reason = "a test stops at what it did not expect"
 )]
 
-#[path = "inspect/flow.rs"]
 mod flow;
-#[path = "inspect/service.rs"]
 mod service;
-#[path = "inspect/socket.rs"]
 mod socket;
+#[path = "../support/mod.rs"]
 mod support;
 
 use ipvsd::inspect::{Answer, Question, Subject, Wanted, answer, differences};

@@ -1,9 +1,7 @@
 //! The client at work: it follows a server on a thread of its own, and everything it says is folded into a State.
 
-#![allow(dead_code, reason = "each program that includes this uses a part of it")]
-
-use crate::api_server::ApiServer;
-use crate::objects::NODE;
+use super::api_server::ApiServer;
+use super::objects::NODE;
 use ipvsd::source::convert::{self, Context, Rules};
 use ipvsd::source::kube::{Access, Kind, News, Notice, RequestObserver, Settings, Timing, Told, follow};
 use ipvsd::state::{Change, EndpointSlice, ObjectName, Origin, Problem, Service, State};
