@@ -32,11 +32,9 @@ impl Configuration {
     /// Returns once a configuration is there that is good and means something else. Meanwhile what was read at the start
     /// stays in force, also while the files hold one that is not good. Nothing is lost if this is dropped.
     pub async fn changed(&mut self) {
-        loop {
+        // What changed between the start's reading and the watching is told by nobody.
+        while !self.means_something_else() {
             self.touched().await;
-            if self.means_something_else() {
-                return;
-            }
         }
     }
 
@@ -69,6 +67,34 @@ impl Configuration {
                 self.fault = Some(fault);
                 false
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::resolve::{Request, resolve};
+    use crate::config::{Config, kube_proxy::v1alpha1::KubeProxyConfiguration};
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    fn config(drain: u64) -> Config {
+        let [mode, detect_local_mode] = ["ipvs", "ClusterCIDR"].map(Into::into);
+        let effective = KubeProxyConfiguration { mode, detect_local_mode, ..KubeProxyConfiguration::with_defaults() };
+        let drain_timeout = Duration::from_secs(drain);
+        resolve(Request { effective, drain_timeout, ..Request::default() }).unwrap()
+    }
+
+    /// By files that nobody touches again.
+    #[tokio::test]
+    async fn what_changed_before_it_is_watched_is_seen_too() {
+        for (now, is_changed) in [(1, false), (2, true)] {
+            let reread: Reread = Box::new(move || Ok(config(now)));
+            let metrics = Arc::new(Metrics::new(&[], &[]).unwrap());
+            let mut configuration = Configuration::watch(config(1), reread, metrics);
+            let seen = timeout(Duration::from_millis(50), configuration.changed()).await.is_ok();
+            assert_eq!(seen, is_changed, "{now}");
         }
     }
 }

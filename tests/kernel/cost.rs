@@ -26,8 +26,10 @@ fn calls_at_size() {
     let (manifests, trace) = (directory.path().join("manifests"), directory.path().join("trace"));
     fs::create_dir(&manifests).expect("ours");
     write_cluster(&manifests, 10_000);
-    let arguments = ["-f", "-qq", "-o", text(&trace), "-e", NETLINK, IPVSD, "run", "--ipvs-sync-period", "1h"];
-    let arguments = [&arguments[..], &["--manifests", text(&manifests)]].concat();
+    let tracer = ["-f", "-qq", "-o", text(&trace), "-e", NETLINK];
+    // It ends with its tracer.
+    let traced = ["setpriv", "--pdeathsig", "KILL", IPVSD, "run", "--ipvs-sync-period", "1h"];
+    let arguments = [&tracer[..], &traced, &["--manifests", text(&manifests)]].concat();
     let mut daemon = Daemon::start("strace", &arguments);
     let line = daemon.wait_for("programmed");
     for done in ["add destination: 20000", "add route: 10000", "add virtual server: 10000"] {
