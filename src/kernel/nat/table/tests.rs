@@ -59,6 +59,25 @@ fn with(keys: impl IntoIterator<Item = u16>) -> (Kernel, Table) {
     (kernel, table)
 }
 
+/// kube-proxy has three chains for each Service, 30,000 here, and has a packet pass one rule for each.
+#[test]
+fn however_many_services_there_are_they_are_in_so_many_chains_and_a_packet_passes_few_rules() {
+    let vip = |n: u16| {
+        let [high, low] = n.to_be_bytes();
+        VirtualServerKey::new([10, 96, high, low].into(), 80, Protocol::Tcp)
+    };
+    for (services, most_chains, most_passed) in [(10, 16, 16), (10_000, 300, 128)] {
+        let changes: Changes = (0..services).map(|n| (vip(n), Some(server(&[1, 1])))).collect();
+        let (mut kernel, table) = (Kernel::default(), Table::empty(Family::Ipv4));
+        kernel.restore(&table.input(&changes));
+        let rules = |chain: Chain| kernel.0.get(&chain.name()).map_or(0, Vec::len);
+        let up = |n| std::iter::successors(Some(Chain::of(&vip(n))), |chain| chain.parent());
+        let longest = (0..services).map(|n| up(n).map(rules).sum::<usize>()).max().unwrap();
+        let chains = kernel.0.len();
+        assert!(chains <= most_chains && longest <= most_passed, "{services}: {chains} chains, {longest} rules");
+    }
+}
+
 #[test]
 fn a_change_writes_one_leaf() {
     let (_, table) = with(0..2000);
