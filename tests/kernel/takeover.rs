@@ -4,7 +4,7 @@ use crate::contract::{ip, observe};
 use crate::lab::{run, trial};
 use crate::migration::{kube_proxy_comes_back, saved};
 use crate::mode::Mode;
-use crate::program::{self, IPVSD, eventually, rules, stdout};
+use crate::program::{IPVSD, eventually, rules, stdout};
 use crate::traffic_rig::{Rig, VIPS, request, requests, service, slices, while_answering};
 use ipvsd::daemon;
 use ipvsd::demo::client::Conversation;
@@ -309,7 +309,6 @@ fn write_servers(rules: &str) {
 fn empty_device() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().to_str().unwrap();
-    std::fs::write(directory.path().join("a.yaml"), program::service(0, &[1])).unwrap();
     make_device(&[]);
     let once = || Command::new(IPVSD).args(["run", "--once", "--manifests", path]).output().unwrap();
     stdout(&once(), 0);

@@ -124,17 +124,13 @@ impl Manifests {
         let (place, before) = (FileId::at(&self.directory), self.place.take());
         let names = files::list(&self.directory)
             .map_err(|source| Error::Directory { directory: self.directory.clone(), source })?;
-        let is_strange = names.is_empty() && place != before;
-        if is_strange && !self.files.is_empty() {
+        if names.is_empty() && place != before && !self.files.is_empty() {
             return Err(Error::Emptied { directory: self.directory.clone() });
         }
         let known = self.files(names, is_being_written);
-        // Nothing at the start may be all that somebody wants, or all that is there yet.
-        let nothing =
-            is_strange.then(|| File { path: self.directory.to_string_lossy().into(), entries: vec![Entry::Unseen] });
-        let merged = merge(&self.merged, known.iter().map(|(_, known)| &*known.file).chain(&nothing));
+        let merged = merge(&self.merged, known.iter().map(|(_, known)| &*known.file));
         let changes = self.merged.changes_to(&merged);
-        self.place = place.filter(|_| !is_strange);
+        self.place = place;
         self.files = known.into_iter().collect();
         self.merged = merged;
         Ok(Update { changes, problems: self.merged.problems.clone() })
