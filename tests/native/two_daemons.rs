@@ -127,10 +127,14 @@ fn the_second_waits() {
     assert_eq!(second.log(), log, "it says it once");
     assert!(log.contains(" ERROR ") && !says(&first, "ipvsd runs"), "{log}{}", first.log());
     let is_healthy = || TcpStream::connect("127.0.0.1:10999").is_ok();
-    let mut told = [0; 512];
-    let length = manager.recv(&mut told).unwrap();
-    assert_eq!(String::from_utf8_lossy(&told[..length]), format!("STATUS=waits: {FOUND}{number})\n"));
-    assert!(manager.recv(&mut told).is_err() && !is_healthy(), "it is neither ready nor healthy");
+    let mut message = [0; 512];
+    let mut hear =
+        || manager.recv(&mut message).ok().map(|length| String::from_utf8_lossy(&message[..length]).into_owned());
+    assert_eq!(hear().unwrap(), format!("STATUS=waits: {FOUND}{number})\n"));
+    let told: Vec<_> = std::iter::from_fn(hear).collect();
+    let goes_on_waiting = |message: &String| message == "EXTEND_TIMEOUT_USEC=90000000\n";
+    assert!(told.len() > 1 && told.iter().all(goes_on_waiting), "it is not ready: {told:?}");
+    assert!(!is_healthy());
 
     // A third one ends as it is told to, while it waits.
     let mut third = new.start_with(&mut new.command(&[]));
