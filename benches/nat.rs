@@ -35,7 +35,7 @@ const CHANGE: [(&str, Duration); 2] = [("nft", Duration::from_millis(50)), ("leg
 const CONNECT: f64 = 1.2;
 /// With either kind, how many first passes fit into the mere writing of kube-proxy's rules; its own first sync takes longer
 /// (`./dev bench kube_proxy`). The legacy tables take either in one piece, so that there the shape saves little.
-const SHAPE: [(&str, f64); 2] = [("nft", 10.0), ("legacy", 1.0)];
+const SHAPE: [(&str, f64); 2] = [("nft", 8.0), ("legacy", 1.0)];
 
 fn main() {
     let mut missed = 0;
